@@ -1,0 +1,95 @@
+"""The Continuous Spatiotemporal Transformer as a neural operator on irregular meshes."""
+
+from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
+from cst_operator.checkpoint import load, save
+from cst_operator.comparison import Comparison, compare
+from cst_operator.derivatives import Derivatives
+from cst_operator.differentiation import GradientOperator, gradient_operator
+from cst_operator.errors import (
+    CheckpointError,
+    ConfigError,
+    FieldError,
+    InputError,
+    MeshError,
+    SolverError,
+    TrainingError,
+)
+from cst_operator.evaluation import Scores, evaluate
+from cst_operator.fields import Example, PointField, Trajectory
+from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
+from cst_operator.mesh_report import MeshReport, mesh_report
+from cst_operator.metrics import max_error, relative_h1, relative_l2, rms_error
+from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.normalization import Normalization
+from cst_operator.peers import GridFNO, GridFNOConfig
+from cst_operator.quadrature import (
+    cell_weights,
+    integrate,
+    node_weights,
+    point_weights,
+    with_weights,
+)
+from cst_operator.sobolev import LossTerms, SobolevLoss
+from cst_operator.tasks import (
+    Forecast,
+    FrameInterpolation,
+    PointUpsampling,
+    Steady,
+    TaskDataset,
+)
+from cst_operator.training import FitConfig, Run, fit
+
+__all__ = [
+    "CSTConfig",
+    "CSTOperator",
+    "CheckpointError",
+    "Comparison",
+    "ConfigError",
+    "Derivatives",
+    "Example",
+    "FieldError",
+    "FitConfig",
+    "Forecast",
+    "FrameInterpolation",
+    "GradientOperator",
+    "GridFNO",
+    "GridFNOConfig",
+    "InputError",
+    "LossTerms",
+    "MeshError",
+    "MeshReport",
+    "Normalization",
+    "PointField",
+    "PointUpsampling",
+    "Run",
+    "Scores",
+    "SobolevLoss",
+    "SolverError",
+    "Steady",
+    "TaskDataset",
+    "TrainingError",
+    "Trajectory",
+    "boundary_facets",
+    "boundary_points",
+    "cell_weights",
+    "compare",
+    "distance_to_boundary",
+    "evaluate",
+    "fit",
+    "gradient_operator",
+    "integrate",
+    "load",
+    "max_error",
+    "mesh_report",
+    "node_weights",
+    "point_weights",
+    "read_mesh",
+    "read_series",
+    "relative_h1",
+    "relative_l2",
+    "rms_error",
+    "save",
+    "with_weights",
+    "write_mesh",
+    "write_series",
+]

@@ -1,0 +1,53 @@
+"""Padding of ragged batches to dense tensors and back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cst_operator.fields import PointField
+
+__all__ = ["Ragged"]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Where the points of a batch stand in a dense tensor [B, N, ...] of the longest sample.
+
+    Built from numbers that PyG keeps on the host, so no device is waited for.
+    """
+
+    gather: Tensor
+    """Row of the batch for every dense place, [B, N]; padding points at the sample's first row."""
+    padding: Tensor
+    """True where a dense place stands for no point, [B, N]."""
+    keep: Tensor
+    """Dense places (flattened) of the batch's rows, [rows]."""
+
+    @classmethod
+    def of(cls, field: PointField) -> "Ragged":
+        """The layout of a field, or of a batch of fields."""
+        slices = getattr(field, "_slice_dict", None)
+        if slices is not None:
+            bounds = slices["pos"].cpu()
+        else:
+            bounds = field.get("ptr", torch.tensor([0, field.num_points])).cpu()
+        start, lengths = bounds[:-1], bounds.diff()
+        place = torch.arange(int(lengths.max()))
+        padding = place >= lengths[:, None]
+        gather = start[:, None] + torch.where(padding, 0, place)
+        keep = (~padding).flatten().nonzero()[:, 0]
+        device = field.pos.device
+        return cls(
+            gather.to(device, non_blocking=True),
+            padding.to(device, non_blocking=True),
+            keep.to(device, non_blocking=True),
+        )
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """[rows, ...] -> [B, N, ...]."""
+        return rows[self.gather]
+
+    def unpad(self, dense: Tensor) -> Tensor:
+        """[B, N, ...] -> [rows, ...]."""
+        return dense.flatten(0, 1)[self.keep]

@@ -1,0 +1,574 @@
+"""Models on disk: written atomically, verified when read, never unpickled.
+
+A checkpoint is a folder::
+
+    config.json            name and configuration of the model, versions, metadata
+    model.safetensors      its parameters and buffers
+    training.safetensors   state of the optimizer and the like (only inside a run)
+    training.json          step, configuration of the training, history (only inside a run)
+    manifest.json          SHA-256 and size of each file; written last
+
+It is built under a temporary name beside its place, every file and folder is flushed to the disk,
+and one rename puts it in place: whatever interrupts the writing, the folder of that name is either
+complete or absent, and older checkpoints are untouched. A run folder holds checkpoints named
+``step-00001000``.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import types
+import typing
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from cst_operator.errors import CheckpointError, ConfigError
+from cst_operator.model import CSTConfig, CSTOperator
+
+__all__ = [
+    "Checkpoint",
+    "TrainingState",
+    "aside",
+    "config_from_json",
+    "config_to_json",
+    "differences",
+    "load",
+    "name_of",
+    "newest",
+    "prune",
+    "read",
+    "register",
+    "restore",
+    "save",
+    "step_folder",
+    "steps",
+]
+
+_FORMAT = 1
+_CONFIG, _WEIGHTS, _MANIFEST = "config.json", "model.safetensors", "manifest.json"
+_TRAINING_VALUES, _TRAINING_TENSORS = "training.json", "training.safetensors"
+_REQUIRED = {_CONFIG, _WEIGHTS}
+_KNOWN = _REQUIRED | {_TRAINING_VALUES, _TRAINING_TENSORS}
+_STEP = re.compile(r"step-(\d{8,})")
+
+_registry: dict[str, tuple[type, type[nn.Module]]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a training needs beside the model to go on as if it had not stopped."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Named tensors."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Anything JSON can say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint in memory, all parts from one and the same folder."""
+
+    path: Path
+    """The folder it was read from."""
+    name: str
+    """Registered name of the model."""
+    config: Any
+    """Configuration of the model."""
+    weights: Mapping[str, Tensor]
+    """Parameters and buffers, on the CPU."""
+    metadata: Mapping[str, Any]
+    """What was given to :func:`save`."""
+    versions: Mapping[str, str]
+    """Versions of the software that wrote it."""
+    training: TrainingState | None = None
+    """State of the training, inside a run."""
+
+
+def register(name: str, config_class: type, model_class: type[nn.Module]) -> None:
+    """Make a kind of model known, so that :func:`save` and :func:`load` handle it.
+
+    Args:
+        name: what ``config.json`` calls it.
+        config_class: a dataclass of numbers, strings, booleans, tuples, mappings and dataclasses.
+        model_class: ``model_class(config)`` builds the model and keeps ``config`` as an attribute.
+
+    Raises:
+        ConfigError: if the name belongs to another class, or the configuration is no dataclass.
+    """
+    if not dataclasses.is_dataclass(config_class):
+        raise ConfigError(f"{config_class.__name__} is not a dataclass; configure models by one")
+    known = _registry.get(name)
+    if known is not None and known != (config_class, model_class):
+        raise ConfigError(
+            f"the name {name!r} is taken by {known[1].__name__}; register under another name"
+        )
+    _registry[name] = (config_class, model_class)
+
+
+register("cst", CSTConfig, CSTOperator)
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    training: TrainingState | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint to a new folder, completely or not at all.
+
+    Args:
+        model: an instance of a registered class.
+        path: folder to make; its parents are made as needed.
+        training: further state, for a checkpoint within a run.
+        metadata: anything JSON can say, e.g. scores.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: if the folder exists, the model is not registered, a weight is not finite,
+            or the disk refuses (then nothing is left behind).
+    """
+    path = Path(path)
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; save to another name or remove it first")
+    name = name_of(model)
+    weights = _tensors(model)
+    tensors = {} if training is None else dict(training.tensors)
+    # Buffers may hold infinities on purpose (masks); what is learned may not.
+    for key, tensor in (*model.named_parameters(), *tensors.items()):
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{key} has values that are not finite, so {path} was not written; "
+                "go back to the last checkpoint and train with a smaller lr"
+            )
+    config = {
+        "format": _FORMAT,
+        "model": name,
+        "config": config_to_json(model.config),
+        "versions": _versions(),
+        "metadata": dict(metadata or {}),
+    }
+    files = {_CONFIG: _json(config), _WEIGHTS: _safetensors(weights)}
+    if training is not None:
+        files[_TRAINING_VALUES] = _json(training.values)
+        files[_TRAINING_TENSORS] = _safetensors(tensors)
+    files[_MANIFEST] = _json(_manifest(files))
+    try:
+        _write_folder(path, files)
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write {path}: {error.strerror or error}; "
+            "older checkpoints are intact, free some space or choose another folder"
+        ) from error
+    return path
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
+    """Build the model of a checkpoint, in eval mode.
+
+    Args:
+        path: a checkpoint folder, or a run folder, of which the newest valid checkpoint is taken.
+        device: where the model goes, wherever it was trained.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or it is incomplete, damaged or does not fit.
+    """
+    checkpoint = read(path)
+    _, model_class = _registry[checkpoint.name]
+    # The initial weights are drawn and thrown away; the caller's random numbers are not touched.
+    with torch.random.fork_rng(devices=[]):
+        model = model_class(checkpoint.config)
+    restore(model, checkpoint)
+    return model.to(device).eval()
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint folder, or the newest valid one of a run folder.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}; check the path")
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path} is a file; expected a checkpoint folder or a run folder, "
+            "as cst_operator.save and fit write them"
+        )
+    if any((path / name).exists() for name in (_MANIFEST, *_KNOWN)):
+        return _read_folder(path)
+    return newest(path)
+
+
+def newest(run: str | Path) -> Checkpoint:
+    """The newest valid checkpoint of a run folder; warns of every damaged one it passes over.
+
+    Raises:
+        CheckpointError: if none is valid.
+    """
+    run = Path(run)
+    folders = steps(run)
+    if not folders:
+        raise CheckpointError(
+            f"{run} holds no checkpoint; expected {_MANIFEST} or folders like step-00001000 in it"
+        )
+    problems: list[str] = []
+    for _, folder in reversed(folders):
+        try:
+            checkpoint = _read_folder(folder)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; going on with {folder.name}", stacklevel=2)
+        return checkpoint
+    raise CheckpointError(f"{run} holds no valid checkpoint: {problems[0]}")
+
+
+def steps(run: str | Path) -> list[tuple[int, Path]]:
+    """Step number and folder of every checkpoint of a run, oldest first, not verified."""
+    run = Path(run)
+    if not run.is_dir():
+        return []
+    found = ((_STEP.fullmatch(entry.name), entry) for entry in run.iterdir())
+    return sorted((int(match[1]), entry) for match, entry in found if match)
+
+
+def step_folder(run: str | Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of a step."""
+    return Path(run) / f"step-{step:08d}"
+
+
+def prune(run: str | Path, *, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints of a run, and what killed writers left."""
+    run = Path(run)
+    for _, folder in steps(run)[:-keep]:
+        # Renamed first: a half-removed folder must not carry a checkpoint's name.
+        half_removed = aside(folder)
+        folder.rename(half_removed)
+        shutil.rmtree(half_removed)
+    for leftover in run.glob(".step-*.tmp-*"):
+        shutil.rmtree(leftover)
+
+
+def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model of the same configuration, in place.
+
+    The model takes the precision of the weights, and stays on its device.
+
+    Raises:
+        CheckpointError: if configuration, names or shapes differ; both sides are listed.
+    """
+    if name_of(model) != checkpoint.name:
+        raise CheckpointError(
+            f"{checkpoint.path} holds a model of kind {checkpoint.name!r}, expected "
+            f"{name_of(model)!r}; use another folder"
+        )
+    expected = model.config
+    if expected != checkpoint.config:
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to another configuration: "
+            f"{differences(config_to_json(checkpoint.config), config_to_json(expected))}; "
+            "use the same configuration or another folder"
+        )
+    own = _tensors(model)
+    shapes = {key: tuple(tensor.shape) for key, tensor in own.items()}
+    saved = {key: tuple(tensor.shape) for key, tensor in checkpoint.weights.items()}
+    if shapes != saved:
+        raise CheckpointError(
+            f"{checkpoint.path / _WEIGHTS} does not fit the model: "
+            f"{differences(saved, shapes)}; load it with the version that wrote it"
+        )
+    with torch.no_grad():
+        holders: dict[str, Tensor] = {}
+        holders |= dict(model.named_parameters(remove_duplicate=False))
+        holders |= dict(model.named_buffers(remove_duplicate=False))
+        for key, tensor in checkpoint.weights.items():
+            holders[key].data = tensor.to(holders[key].device, copy=True)
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What differs between two mappings, both values of each, in words."""
+    missing = object()
+    parts = []
+    for key in [*saved, *(key for key in given if key not in saved)]:
+        old, new = saved.get(key, missing), given.get(key, missing)
+        if old != new:
+            old, new = ("absent" if v is missing else repr(v) for v in (old, new))
+            parts.append(f"{key} is {old} there and {new} here")
+    return ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A configuration as JSON has it: nested mappings, lists, numbers, strings."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def config_from_json(config_class: type, values: Mapping[str, Any], place: str) -> Any:
+    """A configuration back from JSON; lists become tuples where the class says so.
+
+    Args:
+        config_class: the dataclass.
+        values: what :func:`config_to_json` made.
+        place: the file, for messages.
+
+    Raises:
+        CheckpointError: if a key is unknown or missing, or the class refuses a value.
+    """
+    hints = typing.get_type_hints(config_class)
+    known = [f.name for f in dataclasses.fields(config_class) if f.init]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise CheckpointError(
+                f"{place} sets {key!r}, which {config_class.__name__} does not have"
+                + (f" (nearest: {near[0]!r})" if near else "")
+                + "; load it with the version that wrote it"
+            )
+    try:
+        return config_class(**{k: _typed(hints[k], v, place) for k, v in values.items()})
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(
+            f"{place} does not make a {config_class.__name__}: {error}; "
+            "load it with the version that wrote it"
+        ) from error
+
+
+def _typed(hint: Any, value: Any, place: str) -> Any:
+    """A JSON value as the annotation has it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        kinds = [a for a in arguments if a is not type(None)]
+        fits = [a for a in kinds if isinstance(value, list) == _is_tuple(a)]
+        return _typed((fits or kinds)[0], value, place)
+    if origin is typing.Annotated:
+        return _typed(arguments[0], value, place)
+    if isinstance(value, list) and _is_tuple(hint):
+        if not arguments:
+            return tuple(value)
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        return tuple(_typed(a, v, place) for a, v in zip(arguments, value, strict=True))
+    if isinstance(value, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return config_from_json(hint, value, place)
+    if isinstance(value, dict) and len(arguments) == 2:
+        return {key: _typed(arguments[1], v, place) for key, v in value.items()}
+    return value
+
+
+def _is_tuple(hint: Any) -> bool:
+    return hint is tuple or typing.get_origin(hint) is tuple
+
+
+def name_of(model: nn.Module) -> str:
+    """The registered name of a model's class.
+
+    Raises:
+        CheckpointError: if the class is not registered or the model does not keep its config.
+    """
+    for name, (config_class, model_class) in _registry.items():
+        if type(model) is model_class:
+            if not isinstance(getattr(model, "config", None), config_class):
+                raise CheckpointError(
+                    f"a {model_class.__name__} to be saved keeps its {config_class.__name__} as "
+                    "the attribute config"
+                )
+            return name
+    raise CheckpointError(
+        f"{type(model).__name__} is not a registered kind of model (known: "
+        f"{', '.join(_registry)}); call cst_operator.checkpoint.register first"
+    )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers under their names."""
+    state = model.state_dict()
+    # neuralop's models put the arguments of their constructor there; the config says the same.
+    extra = [k for k, v in state.items() if not torch.is_tensor(v) and k != "_metadata"]
+    if extra:
+        raise CheckpointError(
+            f"{', '.join(extra)} in the state of {type(model).__name__} is no tensor; "
+            "keep it in the configuration"
+        )
+    return {key: value for key, value in state.items() if torch.is_tensor(value)}
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = packages.version("cst-operator")
+    except packages.PackageNotFoundError:  # run from a checkout
+        own = "unknown"
+    return {"cst_operator": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=False) + "\n").encode()
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    # Tied parameters share memory, which the format does not allow, hence the copies.
+    return bytes(
+        safetensors.torch.save(
+            {key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()}
+        )
+    )
+
+
+def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    }
+
+
+def aside(path: Path) -> Path:
+    """A name beside ``path`` that nobody takes for a checkpoint; :func:`prune` removes it."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = aside(path)
+    building.mkdir()
+    try:
+        for name, content in files.items():
+            with open(building / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_folder(building)
+        os.rename(building, path)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders and needs no flush of them
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    """Read every file once, compare it with the manifest, and parse what was compared."""
+    files = _verified(path)
+    config = _parse(files[_CONFIG], path / _CONFIG)
+    if config.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path / _CONFIG} has format {config.get('format')!r}, this version reads {_FORMAT}; "
+            "load it with the version that wrote it"
+        )
+    name = config["model"]
+    if name not in _registry:
+        raise CheckpointError(
+            f"{path / _CONFIG} is of the unknown kind {name!r} (known: {', '.join(_registry)}); "
+            "import the module that registers it first"
+        )
+    training = None
+    if _TRAINING_VALUES in files:
+        training = TrainingState(
+            tensors=_parse_tensors(files[_TRAINING_TENSORS], path / _TRAINING_TENSORS),
+            values=_parse(files[_TRAINING_VALUES], path / _TRAINING_VALUES),
+        )
+    return Checkpoint(
+        path=path,
+        name=name,
+        config=config_from_json(_registry[name][0], config["config"], str(path / _CONFIG)),
+        weights=_parse_tensors(files[_WEIGHTS], path / _WEIGHTS),
+        metadata=config["metadata"],
+        versions=config["versions"],
+        training=training,
+    )
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    raw = _bytes(path / _MANIFEST)
+    manifest = _parse(raw, path / _MANIFEST)
+    listed = manifest.get("files")
+    # Written in one form only, so that a flipped bit anywhere in the manifest shows.
+    if (
+        _json(manifest) != raw
+        or set(manifest) != {"format", "files"}
+        or not isinstance(listed, dict)
+        or not set(listed) >= _REQUIRED
+        or not set(listed) <= _KNOWN
+        or (_TRAINING_VALUES in listed) != (_TRAINING_TENSORS in listed)
+    ):
+        raise _damaged(path / _MANIFEST)
+    if manifest["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path / _MANIFEST} has format {manifest['format']!r}, this version reads {_FORMAT}; "
+            "load it with the version that wrote it, or restore the file if it was damaged"
+        )
+    files = {name: _bytes(path / name) for name in listed}
+    actual = _manifest(files)["files"]
+    for name in listed:
+        if actual[name] != listed[name]:
+            raise _damaged(path / name)
+    return files
+
+
+def _damaged(file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{file} is damaged: it is not what was written; "
+        "restore it from a copy or use another checkpoint"
+    )
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{file} is missing, so the checkpoint is incomplete; use another checkpoint"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"could not read {file}: {error.strerror or error}; check the disk and permissions"
+        ) from error
+
+
+def _parse(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file) from error
+    if not isinstance(value, dict):
+        raise _damaged(file)
+    return value
+
+
+def _parse_tensors(content: bytes, file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(safetensors.torch.load(content))
+    except SafetensorError as error:
+        raise _damaged(file) from error

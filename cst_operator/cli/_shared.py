@@ -1,0 +1,255 @@
+"""What several commands need: the console, data sets, runs with their task, pictures."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from cst_operator import checkpoint
+from cst_operator.config import EXPERIMENT_FILE, TaskConfig, load_config
+from cst_operator.datasets import TrajectoryDataset
+from cst_operator.errors import ConfigError, FieldError, InputError
+from cst_operator.evaluation import Model
+from cst_operator.fields import PointField, Trajectory
+from cst_operator.tasks import TaskDataset
+
+__all__ = [
+    "SinglePrecision",
+    "TrainedModel",
+    "answer",
+    "console",
+    "examples_of",
+    "num_held_out",
+    "open_model",
+    "open_set",
+    "picture_fields",
+    "resolve_task",
+    "select_source",
+    "warn",
+    "warn_outside",
+]
+
+
+def console() -> Console:
+    """Where results go; made anew because the standard output may have changed."""
+    return Console(highlight=False)
+
+
+def warn(text: str) -> None:
+    """One line on standard error that is no error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+class SinglePrecision(Sequence[Trajectory]):
+    """Trajectories in torch's default precision, kept in memory once they were read.
+
+    Args:
+        trajectories: what is read.
+    """
+
+    def __init__(self, trajectories: Sequence[Trajectory]) -> None:
+        self._source = trajectories
+        self._kept: dict[int, Trajectory] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index not in self._kept:
+            self._kept[index] = _single(self._source[index])
+        return self._kept[index]
+
+
+def _single(trajectory: Trajectory) -> Trajectory:
+    dtype = torch.get_default_dtype()
+
+    def cast(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to(dtype)
+
+    mesh = trajectory.mesh.clone()
+    for key in ("pos", "time", "u", "weights", "gradient", "time_derivative"):
+        if key in mesh:
+            mesh[key] = mesh[key].to(dtype)
+    return dataclasses.replace(
+        trajectory,
+        mesh=mesh,
+        times=trajectory.times.to(dtype),
+        u=trajectory.u.to(dtype),
+        gradient=cast(trajectory.gradient),
+        time_derivative=cast(trajectory.time_derivative),
+    )
+
+
+def open_set(folder: str | Path) -> TrajectoryDataset:
+    """A generated data set.
+
+    Raises:
+        InputError: if there is none at that place.
+    """
+    if not Path(folder).exists():
+        raise InputError(f"{folder}: there is no such folder; make a data set with cst generate")
+    return TrajectoryDataset(folder)
+
+
+def resolve_task(task: TaskConfig, data: TrajectoryDataset) -> TaskConfig:
+    """The task with every choice made, by the first trajectory."""
+    first = data[0]
+    return task.resolve(
+        system=str(data.manifest.get("system", "")),
+        num_frames=first.num_frames,
+        static=tuple(first.mesh.channels),
+        solved=tuple(first.channels),
+    )
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model read from its folder.
+
+    Args:
+        name: name of the folder.
+        model: the model, in eval mode.
+        task: what it reads and answers.
+        transient: whether time is a coordinate.
+        experiment: the run folder's configuration file, where there is one.
+    """
+
+    name: str
+    model: nn.Module
+    task: TaskConfig
+    transient: bool
+    experiment: Path | None
+
+
+def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
+    """Read a checkpoint or the newest one of a run folder, with its task.
+
+    Raises:
+        CheckpointError: if there is no valid checkpoint.
+        ConfigError: if the model does not say which channels it reads.
+    """
+    import cst_operator.peers  # noqa: F401 (makes their checkpoints known)
+
+    path = Path(path)
+    model = checkpoint.load(path, device=device)
+    config: Any = model.config
+    file = next(
+        (f / EXPERIMENT_FILE for f in (path, path.parent) if (f / EXPERIMENT_FILE).is_file()), None
+    )
+    kind, fraction = "auto", TaskConfig().fraction
+    if file is not None:
+        saved = load_config(file).task
+        kind, fraction = saved.kind, saved.fraction
+    inputs, outputs = tuple(config.in_names), tuple(config.out_names)
+    if not inputs or not outputs:
+        raise ConfigError(
+            f"the model in {path} does not name its channels; "
+            "train it with in_names and out_names in its configuration"
+        )
+    if kind == "auto":
+        kind = "forecast" if config.transient else "upsampling" if inputs == outputs else "steady"
+    if kind == "forecast":
+        inputs = tuple(name for name in inputs if name not in outputs)
+    elif kind == "upsampling":
+        inputs = ()
+    task = TaskConfig(kind=kind, inputs=inputs, outputs=outputs, fraction=fraction)  # type: ignore[arg-type]
+    name = path.resolve().name
+    return TrainedModel(name, model, task, bool(config.transient), file)
+
+
+def num_held_out(wanted: int, available: int) -> int:
+    """Trajectories that are kept for validation, a tenth if nothing is said.
+
+    Raises:
+        InputError: if nothing would be left to train on.
+    """
+    number = wanted or max(1, available // 10)
+    if number < 0 or number >= available:
+        raise InputError(
+            f"validation is {number} of {available} trajectories; "
+            "leave at least one of each, or generate more"
+        )
+    return number
+
+
+def examples_of(trajectories: Sequence[Trajectory], task: TaskConfig) -> TaskDataset:
+    """Examples to score: all points are asked; any random choice is the same every time."""
+    frames = trajectories[0].num_frames if len(trajectories) else 1
+    kept = SinglePrecision(trajectories)
+    return TaskDataset(kept, task.build(num_frames=frames, training=False))
+
+
+def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField, PointField]:
+    """Source and wanted field of one trajectory, to draw or write: the last frame, with cells."""
+    trajectory = _single(trajectory)
+    truth = trajectory.frame(trajectory.num_frames - 1).select(*task.outputs)
+    if task.kind == "upsampling":
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(truth.num_points, generator=generator)
+        known = order[: max(1, round(task.fraction * truth.num_points))]
+        return truth.subset(known), truth
+    source = trajectory.mesh.select(*task.inputs)
+    if task.kind == "forecast":
+        first = trajectory.frame(0).select(*task.outputs)
+        source = source.with_channels(first.u, first.channels, first.units)
+        source.time = first.time
+    return source, truth
+
+
+def answer(model: Model, source: PointField, target: PointField) -> PointField:
+    """A model's answer at the target's points, with the target's cells and channel names."""
+    predict = getattr(model, "predict", None)
+    if callable(predict):
+        field: PointField = predict(source, target)
+        return field
+    with torch.no_grad():
+        return target.with_values(model(source, target), channels=target.channels)
+
+
+def select_source(field: PointField, names: Sequence[str], place: str | Path) -> PointField:
+    """The channels a model reads, from a mesh file; the distance to the boundary is computed.
+
+    Raises:
+        FieldError: naming what is missing and what is there.
+    """
+    missing = [name for name in names if name not in field.channels]
+    if "distance" in missing and (field.get("cells") or {}):
+        from cst_operator.boundary import distance_to_boundary
+
+        distance = distance_to_boundary(field).to(field.pos)
+        field = field.with_channels(distance[:, None], ["distance"])
+        missing.remove("distance")
+    if missing:
+        there = ", ".join(field.channels) or "none"
+        raise FieldError(
+            f"{place} lacks the channel{'s' * (len(missing) > 1)} {', '.join(missing)} that the "
+            f"model reads; its point data are: {there}; add or rename them in the file"
+        )
+    return field.select(*names)
+
+
+def warn_outside(model: nn.Module, field: PointField, place: str | Path) -> None:
+    """Warn of points outside of the box of the training data."""
+    normalization: Any = getattr(model, "normalization", None)
+    if normalization is None:
+        return
+    center, scale = normalization.pos_center.cpu(), normalization.pos_scale.cpu()
+    outside = ((field.pos - center) / scale).abs().amax(dim=1) > 1.05
+    if bool(outside.any()):
+        corners = [
+            f"({', '.join(f'{x:.4g}' for x in corner.tolist())})"
+            for corner in (center - scale, center + scale)
+        ]
+        warn(
+            f"{int(outside.sum())} of {field.num_points} points of {place} lie outside of the box "
+            f"{corners[0]} to {corners[1]} of the training data; answers there are extrapolated"
+        )

@@ -1,0 +1,157 @@
+"""``cst compare``: several models on the same data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tyro
+from rich.markup import escape
+
+from cst_operator.cli._shared import (
+    answer,
+    console,
+    examples_of,
+    open_model,
+    open_set,
+    picture_fields,
+    resolve_task,
+)
+from cst_operator.comparison import Comparison, compare
+from cst_operator.config import TaskConfig
+from cst_operator.errors import InputError
+from cst_operator.evaluation import Model
+from cst_operator.fields import Trajectory
+from cst_operator.peers import LinearInterpolation, Nearest, ThinPlateSpline
+from cst_operator.plots import plot_comparison
+from cst_operator.report import Picture, ReportTable, Section, write_report
+
+__all__ = ["METRICS_EXPLAINED", "Compare", "comparison_table", "pictures"]
+
+_PEERS: dict[str, type] = {
+    "linear": LinearInterpolation,
+    "thin-plate": ThinPlateSpline,
+    "nearest": Nearest,
+}
+
+METRICS_EXPLAINED = (
+    "relative_l2 is the L2 norm of the error over that of the truth, relative_h1 the same for "
+    "gradients, max_error the largest error over the largest value of the truth; each is the mean "
+    "over the samples. forward_time is that of one sample on this machine."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Options of ``cst compare``."""
+
+    help: ClassVar[str] = (
+        "Score several trained models, and interpolation where the task allows it, on one data\n"
+        "set: a table, comparison.json and .csv, and report.html with a picture of each model.\n\n"
+        "Example:\n"
+        "  cst compare runs/cst runs/fno --data data/poisson_test --out comparison"
+    )
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run or checkpoint folders, at least one."""
+    data: Path
+    """Data set folder."""
+    out: Path
+    """Folder for the report and the table's files."""
+    peers: str = ""
+    """Interpolations to compare with, separated by commas: linear, thin-plate, nearest. They need
+    a task whose source has the channels that are asked (upsampling, or forecast)."""
+    batch_size: int = 8
+    """Examples at a time; changes memory, not scores."""
+
+    def run(self) -> int:
+        """Score, print, write."""
+        if not self.runs:
+            raise InputError("nothing to compare; name at least one run folder")
+        trained = [open_model(path) for path in self.runs]
+        first = trained[0]
+        for other in trained[1:]:
+            if other.task != first.task:
+                raise InputError(
+                    f"{other.name} reads {', '.join(other.task.source_channels)} and answers "
+                    f"{', '.join(other.task.outputs)} ({other.task.kind}), unlike {first.name}; "
+                    "compare models of one task"
+                )
+        names = [model.name for model in trained]
+        if len(set(names)) < len(names):
+            names = [str(path) for path in self.runs]
+        models: dict[str, Model] = {n: t.model for n, t in zip(names, trained, strict=True)}
+        models |= _interpolations(self.peers, first.task)
+        data = open_set(self.data)
+        task = resolve_task(first.task, data)
+        split = self.data.resolve().name
+        found = compare(models, {split: examples_of(data, task)}, batch_size=self.batch_size)
+        out = console()
+        out.print(found.table(f"{len(data)} samples of {split}"))
+        found.write(self.out)
+        report = write_report(
+            self.out / "report.html",
+            f"Comparison on {split}",
+            [
+                Section(
+                    title="Errors",
+                    text=f"{len(data)} samples. {METRICS_EXPLAINED}",
+                    tables=(comparison_table(found),),
+                ),
+                Section(
+                    title="Pictures",
+                    text="The first sample.",
+                    pictures=pictures(models, data[0], task),
+                ),
+                Section(
+                    title="Files",
+                    files={
+                        "All numbers": self.out / "comparison.json",
+                        "The same for a spreadsheet": self.out / "comparison.csv",
+                    },
+                ),
+            ],
+            subtitle=f"{', '.join(models)}; {', '.join(task.source_channels)} to "
+            f"{', '.join(task.outputs)}",
+        )
+        out.print(f"report: {escape(str(report))}")
+        return 0
+
+
+def comparison_table(found: Comparison, caption: str = "") -> ReportTable:
+    """The wide table of a comparison, for a report."""
+    rows: list[dict[str, Any]] = found.wide()
+    errors = tuple(
+        key for row in rows[:1] for key in row if key not in ("split", "model", "parameters")
+    )
+    return ReportTable(rows=rows, caption=caption, best=errors, within="split")
+
+
+def pictures(
+    models: dict[str, Model], trajectory: Trajectory, task: TaskConfig, words: str = ""
+) -> tuple[Picture, ...]:
+    """One picture a model of its answer to one trajectory; none unless it is two-dimensional."""
+    source, truth = picture_fields(trajectory, task)
+    if truth.dim != 2:
+        return ()
+    return tuple(
+        Picture(
+            image=plot_comparison(source, truth, {name: answer(model, source, truth)}),
+            caption=f"{name}{words}: input, truth, answer; below the answer its error.",
+        )
+        for name, model in models.items()
+    )
+
+
+def _interpolations(names: str, task: TaskConfig) -> dict[str, Model]:
+    found: dict[str, Model] = {}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name not in _PEERS:
+            raise InputError(f"there is no peer {name!r}; choose from {', '.join(_PEERS)}")
+        missing = [c for c in task.outputs if c not in task.source_channels]
+        if missing:
+            raise InputError(
+                f"{name} interpolation cannot answer {', '.join(missing)}, which the source of "
+                "this task does not have; leave it out of --peers"
+            )
+        found[name] = _PEERS[name]()
+    return found

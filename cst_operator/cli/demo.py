@@ -1,0 +1,445 @@
+"""``cst demo``: the whole path on data it makes itself."""
+
+import copy
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor, nn
+
+from cst_operator import checkpoint
+from cst_operator.cli._shared import SinglePrecision, answer, console, examples_of
+from cst_operator.cli.comparing import METRICS_EXPLAINED, comparison_table, pictures
+from cst_operator.cli.train import new_model
+from cst_operator.comparison import Comparison, compare, num_parameters
+from cst_operator.config import (
+    EXPERIMENT_FILE,
+    ExperimentConfig,
+    ModelConfig,
+    TaskConfig,
+    load_config,
+    write_config,
+)
+from cst_operator.datasets import TrajectoryDataset, generate
+from cst_operator.evaluation import Model
+from cst_operator.fields import Example, PointField
+from cst_operator.mesh_files import write_mesh
+from cst_operator.metrics import relative_l2
+from cst_operator.peers import GridFNO, GridFNOConfig, LinearInterpolation
+from cst_operator.plots import plot_comparison, plot_history
+from cst_operator.report import Picture, ReportTable, Section, write_report
+from cst_operator.sobolev import SobolevLoss
+from cst_operator.solvers import Poisson, System
+from cst_operator.tasks import TaskDataset
+from cst_operator.training import FitConfig, Run, fit
+
+__all__ = ["Demo"]
+
+_TASK = TaskConfig(kind="steady", inputs=("f", "distance"), outputs=("u",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Every number of the demo."""
+
+    system: System
+    num_train: int
+    num_validation: int
+    num_test: int
+    model: ModelConfig
+    loss: SobolevLoss
+    fit: FitConfig
+    seconds: float
+    """The transformer trains for about so long: fewer steps on a slower machine."""
+    fno: GridFNOConfig
+    fno_fit: FitConfig
+    fno_seconds: float
+
+
+# --- The numbers: sizes and time of `cst demo` and of `cst demo --quick`. -------------------------
+_FULL = _Plan(
+    system=Poisson(),
+    num_train=400,
+    num_validation=16,
+    num_test=32,
+    model=ModelConfig(width=64, depth=4),
+    loss=SobolevLoss(order=1, num_points=32),
+    fit=FitConfig(
+        steps=900,
+        batch_size=16,
+        lr=2e-3,
+        ema=0.99,
+        eval_every=150,
+        save_every=150,
+        log_every=25,
+    ),
+    seconds=240.0,
+    fno=GridFNOConfig(dim=2, in_channels=2, out_channels=1, width=24, modes=12, resolution=32),
+    fno_fit=FitConfig(
+        steps=600,
+        batch_size=16,
+        lr=2e-3,
+        ema=0.99,
+        eval_every=150,
+        save_every=150,
+        log_every=25,
+    ),
+    fno_seconds=75.0,
+)
+_QUICK = _Plan(
+    system=Poisson(h=0.09),
+    num_train=16,
+    num_validation=2,
+    num_test=2,
+    model=ModelConfig(width=16, depth=1, heads=2, hidden=16, fourier_features=8),
+    loss=SobolevLoss(order=1, num_points=8),
+    fit=FitConfig(
+        steps=20, batch_size=4, lr=2e-3, ema=0.5, eval_every=10, save_every=10, log_every=5
+    ),
+    seconds=20.0,
+    fno=GridFNOConfig(
+        dim=2, in_channels=2, out_channels=1, width=4, modes=4, layers=2, resolution=12
+    ),
+    fno_fit=FitConfig(
+        steps=20, batch_size=4, lr=2e-3, ema=0.5, eval_every=10, save_every=10, log_every=5
+    ),
+    fno_seconds=20.0,
+)
+_TRAIN_SEED, _TEST_SEED = 0, 1
+_TIMED_STEPS = 6
+# --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Options of ``cst demo``."""
+
+    help: ClassVar[str] = (
+        "Generate Poisson solutions on random domains, train the transformer and neuraloperator's\n"
+        "FNO, judge both on unseen domains and on meshes four times finer, upsample, and write a\n"
+        "report. At most 10 minutes on two processor cores; called again it keeps what is done.\n\n"
+        "Example:\n  cst demo --out demo"
+    )
+
+    out: Path = Path("demo")
+    """Folder for everything."""
+    quick: bool = False
+    """A tiny version of the same in less than a minute; its models are far from trained."""
+    workers: int = 0
+    """Processes that generate data; 2, or 1 on a machine with one processor, if 0."""
+
+    def run(self) -> int:
+        """Do it, and say what is where."""
+        start = time.monotonic()
+        plan = _QUICK if self.quick else _FULL
+        out = console()
+        data = self._generate(plan, out)
+        kept = {name: SinglePrecision(part) for name, part in data.items()}
+        runs = self._train(plan, kept, out)
+        models: dict[str, Model] = {name: run.model for name, run in runs.items()}
+
+        out.rule("[bold]3. Judge both on unseen domains", align="left")
+        splits = {
+            "unseen domains": examples_of(kept["test"], _TASK),
+            "4x finer meshes": examples_of(kept["fine"], _TASK),
+        }
+        found = compare(models, splits)
+        found.write(self.out)
+        out.print(found.table("errors: mean over the samples"))
+
+        out.rule("[bold]4. Upsample: read on the coarse mesh, answer on the fine one", align="left")
+        upsampled = _upsample(models, kept["test"], kept["fine"])
+        upsampled.write(self.out, name="upsampling")
+        out.print(upsampled.table("source on the coarse mesh, answer at four times the points"))
+
+        out.rule("[bold]5. Write files and a report", align="left")
+        files = self._write_fields(models, kept)
+        report = self._report(plan, data, kept, runs, found, upsampled, files)
+        minutes = (time.monotonic() - start) / 60
+        out.print(f"done in {minutes:.1f} minutes\n")
+        for words, place in {
+            "report, open it in a browser": report,
+            "tables": self.out / "comparison.csv",
+            "fields, open them in ParaView": self.out / "fine.vtu",
+            "trained models": self.out / "cst",
+            "data": self.out / "data",
+        }.items():
+            out.print(f"{words:32}{escape(str(place))}", soft_wrap=True)
+        out.print(
+            f"\nnext: cst inspect {escape(str(self.out / 'coarse.vtu'))}, or cst predict "
+            f"{escape(str(self.out / 'cst'))} --mesh {escape(str(self.out / 'coarse.vtu'))} "
+            "--out answer.vtu",
+            soft_wrap=True,
+        )
+        return 0
+
+    def _generate(self, plan: _Plan, out: Console) -> dict[str, TrajectoryDataset]:
+        out.rule("[bold]1. Solve Poisson's equation on random domains", align="left")
+        folder = self.out / "data"
+        workers = self.workers or min(2, os.cpu_count() or 1)
+        number = plan.num_train + plan.num_validation
+        made: dict[str, TrajectoryDataset] = {}
+        for name, n, seed, refine in (
+            ("train", number, _TRAIN_SEED, 0),
+            ("test", plan.num_test, _TEST_SEED, 0),
+            ("fine", plan.num_test, _TEST_SEED, 1),
+        ):
+            made[name] = generate(
+                plan.system,
+                n,
+                out=folder / name,
+                seed=seed,
+                refine=refine,
+                workers=workers,
+                dtype="float32",
+            )
+        out.print(
+            f"{len(made['train'])} solutions to learn from, {len(made['test'])} on unseen domains, "
+            "these also on meshes with four times the points"
+        )
+        return made
+
+    def _train(self, plan: _Plan, kept: dict[str, SinglePrecision], out: Console) -> dict[str, Run]:
+        out.rule("[bold]2. Train the transformer (CST), and FNO for comparison", align="left")
+        held_out = min(plan.num_validation, len(kept["train"]) - 1)
+        border = len(kept["train"]) - held_out
+        task = _TASK.build()
+        train = TaskDataset(kept["train"][:border], task)
+        validation = TaskDataset(kept["train"][border:], task)
+        cst = plan.model.build(
+            dim=2, in_names=_TASK.inputs, out_names=_TASK.outputs, transient=False
+        )
+        fno = replace(plan.fno, in_names=_TASK.inputs, out_names=_TASK.outputs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.fno_fit.seed)
+            peer = GridFNO(fno)
+        runs: dict[str, Run] = {}
+        for name, model, loss, wanted, seconds in (
+            ("CST", new_model(cst, plan.fit.seed), plan.loss, plan.fit, plan.seconds),
+            ("FNO", peer, SobolevLoss(order=0), plan.fno_fit, plan.fno_seconds),
+        ):
+            folder = self.out / name.lower()
+            config = _fit_config(folder, model, train, loss, wanted, seconds)
+            known = bool(checkpoint.steps(folder))
+            if not known:
+                folder.mkdir(parents=True, exist_ok=True)
+                # A stopped run that saved nothing begins anew.
+                (folder / "log.jsonl").unlink(missing_ok=True)
+                experiment = ExperimentConfig(
+                    data=str(self.out / "data" / "train"),
+                    validation=held_out,
+                    task=_TASK,
+                    model=plan.model,
+                    loss=loss,
+                    fit=config,
+                )
+                write_config(folder / EXPERIMENT_FILE, experiment)
+            out.print(
+                f"{name}: {num_parameters(model):,} weights, "
+                f"{config.steps} steps of {config.batch_size} samples"
+                + (f", going on in {escape(str(folder))}" if known else "")
+            )
+            run = fit(model, train, validation, loss=loss, config=config, out=folder, resume=known)
+            run.model.cpu()
+            runs[name] = run
+        return runs
+
+    def _write_fields(
+        self, models: dict[str, Model], kept: dict[str, SinglePrecision]
+    ) -> dict[str, Path]:
+        """Input, truth, answers and errors on one unseen domain, coarse, fine and upsampled."""
+        coarse, fine = (_sides(kept[name][0]) for name in ("test", "fine"))
+        files = {}
+        for name, words, source, truth in (
+            ("coarse", "on the coarse mesh", coarse[0], coarse[1]),
+            ("fine", "on the fine mesh", fine[0], fine[1]),
+            ("upsampled", "at the fine points, read on the coarse mesh", coarse[0], fine[1]),
+        ):
+            field = truth.with_values(truth.u, ["u_true"])
+            if source.num_points == truth.num_points:
+                field = field.with_channels(source.u, source.channels)
+            for model_name, model in models.items():
+                u = answer(model, source, truth).u
+                field = field.with_channels(
+                    torch.cat([u, u - truth.u], dim=1),
+                    [f"u_{model_name.lower()}", f"error_{model_name.lower()}"],
+                )
+            path = self.out / f"{name}.vtu"
+            write_mesh(path, field)
+            files[f"Truth, answers and errors {words}"] = path
+        return files
+
+    def _report(
+        self,
+        plan: _Plan,
+        data: dict[str, TrajectoryDataset],
+        kept: dict[str, SinglePrecision],
+        runs: dict[str, Run],
+        found: Comparison,
+        upsampled: Comparison,
+        files: dict[str, Path],
+    ) -> Path:
+        models: dict[str, Model] = {name: run.model for name, run in runs.items()}
+        points = {
+            name: round(sum(t.mesh.num_points for t in part) / len(part))
+            for name, part in kept.items()
+        }
+        coarse, fine = (_sides(kept[name][0]) for name in ("test", "fine"))
+        rows = [
+            {"set": words, "solutions": len(data[name]), "points a mesh": points[name]}
+            for name, words in (
+                ("train", "training and validation"),
+                ("test", "unseen domains"),
+                ("fine", "the same domains, finer meshes"),
+            )
+        ]
+        quick = (
+            "This is the quick version of the demo: its models are far from trained.\n\n"
+            if self.quick
+            else ""
+        )
+        sections = [
+            Section(
+                title="Result",
+                text=quick + "Two networks learned to solve Poisson's equation with a random right-"
+                "hand side on random domains with holes, from the right-hand side and the distance "
+                "to the boundary. Both are asked on domains they never saw, and on meshes of those "
+                "domains four times finer than any they saw. " + METRICS_EXPLAINED,
+                tables=(comparison_table(found),),
+            ),
+            Section(
+                title="An unseen domain",
+                pictures=pictures(models, kept["test"][0], _TASK),
+            ),
+            Section(
+                title="The same domain on a mesh four times finer",
+                pictures=pictures(models, kept["fine"][0], _TASK, " on the fine mesh"),
+            ),
+            Section(
+                title="Upsampling",
+                text="The source is known on the coarse mesh alone, and the answer is asked at the "
+                "points of the fine one. The transformer's answer is a function of the coordinate, "
+                "so it is asked there directly; beside it stands the detour over its answer at the "
+                "coarse points and linear interpolation. The last line is a yardstick no model "
+                "has: the exact solution at the coarse points, interpolated linearly, so what is "
+                "lost by linear interpolation alone.",
+                tables=(comparison_table(upsampled),),
+                pictures=(
+                    Picture(
+                        image=plot_comparison(
+                            coarse[0],
+                            fine[1],
+                            {name: answer(m, coarse[0], fine[1]) for name, m in models.items()},
+                        ),
+                        caption="Read on the coarse mesh, asked on the fine one.",
+                    ),
+                ),
+            ),
+            Section(
+                title="Training",
+                text=f"CST was trained for {runs['CST'].step} steps with the Sobolev loss of order "
+                f"{plan.loss.order} (values and gradients), FNO for {runs['FNO'].step} steps with "
+                "the loss of its values.",
+                pictures=tuple(
+                    Picture(image=plot_history(run.history), caption=f"Training of {name}.")
+                    for name, run in runs.items()
+                ),
+            ),
+            Section(title="Data", tables=(ReportTable(rows=rows),)),
+            Section(
+                title="Files",
+                text="ParaView opens the .vtu files; cst inspect shows what is in each.",
+                files={
+                    **files,
+                    "All errors": self.out / "comparison.json",
+                    "Upsampling": self.out / "upsampling.json",
+                    "The transformer": self.out / "cst",
+                    "FNO": self.out / "fno",
+                },
+            ),
+        ]
+        return write_report(
+            self.out / "report.html",
+            "A neural operator on meshes it has never seen",
+            sections,
+            subtitle="cst demo: Continuous Spatiotemporal Transformer and FNO, Poisson's equation",
+        )
+
+
+def _sides(trajectory: Any) -> tuple[PointField, PointField]:
+    """Source and truth of one solution, both with cells."""
+    return trajectory.mesh.select(*_TASK.inputs), trajectory.frame(0).select(*_TASK.outputs)
+
+
+def _fit_config(
+    folder: Path,
+    model: nn.Module,
+    train: TaskDataset,
+    loss: SobolevLoss,
+    wanted: FitConfig,
+    seconds: float,
+) -> FitConfig:
+    """As many steps as fit into the time, on this machine; those of a run that exists."""
+    file = folder / EXPERIMENT_FILE
+    if checkpoint.steps(folder) and file.is_file():
+        return load_config(file).fit
+    trial = copy.deepcopy(model)
+    short = replace(
+        wanted, warmup=0.0, steps=_TIMED_STEPS, eval_every=10**6, save_every=10**6, log_every=1
+    )
+    history = fit(trial, train, loss=loss, config=short, progress=False).history
+    rates = sorted(record["steps_per_second"] for record in history[1:])
+    steps = min(wanted.steps, max(20, int(rates[len(rates) // 2] * seconds)))
+    return replace(wanted, steps=steps)
+
+
+@dataclass(frozen=True)
+class _OverCoarsePoints:
+    """A model's answer at the source's points, interpolated from there."""
+
+    model: Model
+
+    def __call__(self, source: PointField, target: PointField) -> Tensor:
+        with torch.no_grad():
+            known = source.with_values(self.model(source, source), target.channels)
+        return LinearInterpolation()(known, target)
+
+
+@dataclass(frozen=True)
+class _ExactCoarseValues:
+    """Linear interpolation of the exact solution at the coarse points."""
+
+    known: dict[int, PointField]
+
+    def __call__(self, source: PointField, target: PointField) -> Tensor:
+        return LinearInterpolation()(self.known[id(source)], target)
+
+
+def _upsample(
+    models: dict[str, Model], coarse: SinglePrecision, fine: SinglePrecision
+) -> Comparison:
+    """Sources on coarse meshes, answers asked at the points of fine ones."""
+    examples, known = [], {}
+    # Only solutions that both sets have: a failed sample is missing in its own set alone.
+    pairs = {_number(t): t for t in fine}
+    for trajectory in coarse:
+        other = pairs.get(_number(trajectory))
+        if other is None:
+            continue
+        source, solution = _sides(trajectory)
+        examples.append(Example(source, _sides(other)[1]))
+        known[id(source)] = solution
+    asked: dict[str, Model] = dict(models)
+    if "CST" in models:
+        asked["CST at coarse points, then linear"] = _OverCoarsePoints(models["CST"])
+    asked["exact at coarse points, then linear"] = _ExactCoarseValues(known)
+    return compare(asked, {"coarse to fine": examples}, metrics=(relative_l2,))
+
+
+def _number(trajectory: Any) -> int:
+    return int(trajectory.parameters["index"])

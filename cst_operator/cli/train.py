@@ -1,0 +1,137 @@
+"""``cst train``: train a model on a data set."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import tyro
+from rich.markup import escape
+
+from cst_operator import checkpoint
+from cst_operator.cli._shared import (
+    SinglePrecision,
+    console,
+    examples_of,
+    num_held_out,
+    open_set,
+    resolve_task,
+)
+from cst_operator.config import EXPERIMENT_FILE, ExperimentConfig, load_config, write_config
+from cst_operator.errors import InputError
+from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.tasks import TaskDataset
+from cst_operator.training import fit, stop_on_signal
+
+__all__ = ["Train"]
+
+_STOPPED = 143
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(ExperimentConfig):
+    """Options of ``cst train``."""
+
+    help: ClassVar[str] = (
+        "Train a model on a data set. Settings come from a TOML file (--config), and flags win\n"
+        "over it; experiment.toml in the run folder has all of them, to repeat the run.\n\n"
+        "Examples:\n"
+        "  cst train --data data/poisson --out runs/first\n"
+        "  cst train --config train.toml --out runs/second --fit.lr 3e-4\n"
+        "  cst train --out runs/first --resume"
+    )
+
+    out: Path
+    """Run folder: checkpoints, log.jsonl and experiment.toml."""
+    config: Path | None = None
+    """TOML file with any of the settings below, e.g. [fit] lr = 3e-4."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the run folder, with its settings."""
+
+    @classmethod
+    def defaults(cls, arguments: Sequence[str]) -> "Train":
+        """Settings before the flags: of the file, or of the run that is resumed."""
+        path = _value_of(arguments, "--config")
+        if path is None and "--resume" in arguments:
+            out = _value_of(arguments, "--out")
+            saved = None if out is None else Path(out) / EXPERIMENT_FILE
+            path = str(saved) if saved is not None and saved.is_file() else None
+        config = ExperimentConfig() if path is None else load_config(path)
+        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        return cls(**values, out=tyro.MISSING)
+
+    def run(self) -> int:
+        """Train, and say where the model is."""
+        if not self.data:
+            raise InputError("nothing to train on; give a data set with --data FOLDER")
+        busy = bool(checkpoint.steps(self.out))
+        if busy and not self.resume:
+            raise InputError(
+                f"{self.out} holds a run already; add --resume to go on with it, "
+                "or choose another folder with --out"
+            )
+        data = open_set(self.data)
+        held_out = num_held_out(self.validation, len(data))
+        first, last = data.split(len(data) - held_out, held_out)
+        task = resolve_task(self.task, data)
+        sample = data[0]
+        model_config = self.model.build(
+            dim=sample.mesh.dim,
+            in_names=task.source_channels,
+            out_names=task.outputs,
+            transient=task.kind == "forecast",
+        )
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ExperimentConfig)}
+        resolved = ExperimentConfig(**{**values, "task": task, "validation": held_out})
+        model = new_model(model_config, self.fit.seed)
+        train = TaskDataset(
+            SinglePrecision(first), task.build(num_frames=sample.num_frames), seed=self.fit.seed
+        )
+        if not busy:
+            self.out.mkdir(parents=True, exist_ok=True)
+            if not self.resume:  # a training that stopped before its first checkpoint left nothing
+                (self.out / "log.jsonl").unlink(missing_ok=True)
+            write_config(self.out / EXPERIMENT_FILE, resolved)
+        out = console()
+        out.print(
+            f"{task.kind}: {', '.join(task.source_channels)} -> {', '.join(task.outputs)}, "
+            f"{len(first)} trajectories to train on, {held_out} to validate"
+        )
+        with stop_on_signal() as stop:
+            run = fit(
+                model,
+                train,
+                examples_of(last, task),
+                loss=self.loss,
+                config=self.fit,
+                out=self.out,
+                resume=self.resume,
+                stop=stop,
+            )
+        where = escape(str(self.out))
+        if run.interrupted:
+            out.print(f"stopped after step {run.step}; go on: cst train --out {where} --resume")
+            return _STOPPED
+        if run.scores is not None:
+            out.print(run.scores.table("validation"))
+        out.print(f"the run is in {where}; next: cst evaluate {where} --data FOLDER")
+        return 0
+
+
+def new_model(config: CSTConfig, seed: int) -> CSTOperator:
+    """A model whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CSTOperator(config)
+
+
+def _value_of(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, before the real parser sees it."""
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None

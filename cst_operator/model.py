@@ -1,0 +1,345 @@
+"""The Continuous Spatiotemporal Transformer as a neural operator on point sets."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from cst_operator._ragged import Ragged
+from cst_operator.derivatives import Derivatives, differentiate
+from cst_operator.errors import ConfigError, FieldError
+from cst_operator.fields import Example, PointField
+from cst_operator.nn import Block, FourierFeatures, Memory, QuadratureAttention, SmoothInterpolant
+from cst_operator.normalization import Normalization
+
+__all__ = ["CSTConfig", "CSTOperator", "Encoded"]
+
+# exp of it is exactly zero in every precision in use, while its gradient stays finite.
+_LOG_OF_NOTHING = -1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSTConfig:
+    """Everything that makes a :class:`CSTOperator`, apart from its weights.
+
+    Lengths (``radii``, ``interpolant_radius``) and turns are per unit of normalized coordinates,
+    in which the longest side of the training box is 2.
+    """
+
+    dim: int
+    """Space dimensions d."""
+    in_channels: int
+    """Channels of the source field."""
+    out_channels: int
+    """Channels of the answer."""
+    transient: bool = False
+    """Whether time is a coordinate."""
+    in_names: tuple[str, ...] = ()
+    """Names of the source channels, checked against the data where given."""
+    out_names: tuple[str, ...] = ()
+    """Names of the answer's channels."""
+    form: str = "operator"
+    """"operator": queries attend to the source only. "joint" (the paper): to one another too."""
+    width: int = 64
+    """Channels of a token."""
+    depth: int = 4
+    """Number of layers L."""
+    heads: int = 4
+    """Number of heads h."""
+    hidden: int = 128
+    """Channels inside the pointwise networks."""
+    fourier_features: int = 32
+    """Number of Fourier features of a coordinate."""
+    fourier_scale: float = 1.0
+    """Standard deviation of their frequencies."""
+    max_turns: float = 4.0
+    """Largest initial frequency of the rotary encoding."""
+    radii: tuple[float, float] = (0.15, 3.0)
+    """Initial radii of the most local and the most global head."""
+    interpolant_radius: float = 0.1
+    """Initial radius of the interpolant that gives query tokens their values."""
+    noise: float = 0.0
+    """Standard deviation of the noise on source samples in training, at unit scale."""
+    coordinate_noise: float = 0.0
+    """Standard deviation of the noise on coordinates in training, at unit scale."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "in_channels", "out_channels", "width", "depth", "heads", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.form not in ("operator", "joint"):
+            raise ConfigError(f"form is {self.form!r}; expected 'operator' or 'joint'")
+        if self.fourier_features % 2 or self.fourier_features < 0:
+            raise ConfigError(
+                f"fourier_features is {self.fourier_features}; expected an even number"
+            )
+        if self.width % self.heads:
+            raise ConfigError(
+                f"width {self.width} is not a multiple of heads {self.heads}; change one of them"
+            )
+        if self.width // self.heads < self.coordinates + 3:
+            raise ConfigError(
+                f"a head has {self.width // self.heads} channels; {self.coordinates} coordinates "
+                f"need at least {self.coordinates + 3}, so widen the model or use fewer heads"
+            )
+        for name in ("fourier_scale", "max_turns", "interpolant_radius", "radii"):
+            value = getattr(self, name)
+            if min(value if isinstance(value, tuple) else (value,)) <= 0:
+                raise ConfigError(f"{name} is {value}; expected a positive number")
+        for name in ("noise", "coordinate_noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected zero or more")
+        for names, count in (("in_names", self.in_channels), ("out_names", self.out_channels)):
+            if getattr(self, names) and len(getattr(self, names)) != count:
+                raise ConfigError(
+                    f"{names} lists {len(getattr(self, names))} channels; expected {count}"
+                )
+
+    @property
+    def coordinates(self) -> int:
+        """Number of coordinates D: space, and time if transient."""
+        return self.dim + int(self.transient)
+
+
+class Encoded(NamedTuple):
+    """A source field as a function: everything queries need, independent of the queries."""
+
+    coordinates: Tensor
+    """Places of the source points at unit scale, [B, N, D]."""
+    values: Tensor
+    """Samples at unit scale, [B, N, c]."""
+    log_weights: Tensor
+    """Logarithms of each point's share of the domain, [B, N]."""
+    memories: list[Memory]
+    """What every layer reads."""
+
+
+class CSTOperator(nn.Module):
+    r"""Continuous Spatiotemporal Transformer: from a sampled field to a smooth function.
+
+    Source points become tokens from their coordinates and samples, query points from their
+    coordinates and a smooth interpolant of the source; both go through the same layers, whose
+    attention is a quadrature over the source. The answer is an infinitely differentiable function
+    of the query coordinate. In the "operator" form it does not depend on which other points are
+    asked; in the "joint" form, that of the paper, the query points are attended to as well.
+
+    Args:
+        config: see :class:`CSTConfig`.
+
+    Source: de Oliveira Fonseca, Zappala, Ortega Caro, van Dijk, Continuous Spatiotemporal
+    Transformers, ICML 2023.
+    """
+
+    def __init__(self, config: CSTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normalization = Normalization(config.dim, config.in_channels, config.out_channels)
+        self.interpolant = SmoothInterpolant(config.coordinates, config.interpolant_radius)
+        self.fourier = FourierFeatures(
+            config.coordinates, config.fourier_features, config.fourier_scale
+        )
+        features = config.in_channels + config.coordinates + config.fourier_features
+        self.embed = nn.Sequential(
+            nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.width)
+        )
+        self.blocks = nn.ModuleList(
+            Block(
+                QuadratureAttention(
+                    config.width,
+                    config.heads,
+                    config.coordinates,
+                    max_turns=config.max_turns,
+                    radii=config.radii,
+                ),
+                width=config.width,
+                hidden=config.hidden,
+            )
+            for _ in range(config.depth)
+        )
+        self.read_out = nn.Sequential(
+            nn.LayerNorm(config.width), nn.Linear(config.width, config.out_channels)
+        )
+
+    def forward(self, source: "PointField | Encoded", target: PointField) -> Tensor:
+        """Answer at the target's points.
+
+        Args:
+            source: known field with N points, a PyG batch of such fields, or what
+                :meth:`encode` made of it.
+            target: query points, M in all; only their coordinates are read.
+
+        Returns:
+            One row per query point in the user's units, [M, c].
+
+        Raises:
+            FieldError: if the source lacks weights or channels do not fit.
+        """
+        encoded = source if isinstance(source, Encoded) else self.encode(source, target)
+        queries = Ragged.of(target)
+        u = self.decode(encoded, queries.pad(self.coordinates(target)))
+        return queries.unpad(self.normalization.decode(u))
+
+    def encode(self, source: PointField, target: PointField | None = None) -> Encoded:
+        """Read the source once, for any number of queries afterwards.
+
+        Args:
+            source: known field, or a PyG batch of fields.
+            target: the query points; used by the joint form alone, where they belong to the
+                memory.
+
+        Raises:
+            FieldError: if the source does not fit, or the joint form gets no target.
+        """
+        self._check(source)
+        points = Ragged.of(source)
+        s = points.pad(self.coordinates(source))
+        values = self.normalization.encode(points.pad(source.u))
+        if self.training:
+            values = values + self.config.noise * torch.randn_like(values)
+            s = s + self.config.coordinate_noise * torch.randn_like(s)
+        log_weights = _log_share(points.pad(source.weights), points.padding)
+        encoded = Encoded(s, values, log_weights, [])
+        h, at, measure = self._embed(values, s), s, log_weights
+        if self.config.form == "joint":
+            if target is None:
+                raise FieldError("the joint form attends to the queries too; encode needs a target")
+            queries = Ragged.of(target)
+            places = queries.pad(self.coordinates(target))
+            share = _log_share(torch.ones_like(places[..., 0]), queries.padding)
+            dummies = self.interpolant(places, s, values, log_weights)
+            h = torch.cat([h, self._embed(dummies, places)], dim=1)
+            at = torch.cat([s, places], dim=1)
+            measure = torch.cat([log_weights, share], dim=1)
+        for layer in self.blocks:
+            block = cast(Block, layer)
+            memory = block.memory(h, at, measure)
+            encoded.memories.append(memory)
+            if len(encoded.memories) < len(self.blocks):
+                h = block(h, at, memory)
+        return encoded
+
+    def decode(self, encoded: Encoded, s: Tensor) -> Tensor:
+        """Evaluate an encoded source at unit-scale coordinates, [B, M, D] -> [B, M, c]."""
+        values = self.interpolant(s, encoded.coordinates, encoded.values, encoded.log_weights)
+        h = self._embed(values, s)
+        for block, memory in zip(self.blocks, encoded.memories, strict=True):
+            h = block(h, s, memory)
+        out: Tensor = self.read_out(h)
+        return out
+
+    def derivatives(
+        self, source: "PointField | Encoded", target: PointField, order: int = 1
+    ) -> Derivatives:
+        """The answer and its derivatives in the user's coordinates, by forward mode.
+
+        In the joint form the other query points are held fixed.
+
+        Args:
+            source: known field, a PyG batch of fields, or what :meth:`encode` made of it.
+            target: query points.
+            order: highest order of derivatives.
+
+        Raises:
+            ValueError: if ``order`` is negative.
+        """
+        encoded = source if isinstance(source, Encoded) else self.encode(source, target)
+        queries = Ragged.of(target)
+        s = queries.pad(self.coordinates(target))
+        tensors = differentiate(lambda x: self.decode(encoded, x), s, order)
+        scale = self.normalization.coordinate_scale(self.config.transient)
+        out = [queries.unpad(self.normalization.decode(tensors[0]))]
+        for k, tensor in enumerate(tensors[1:], start=1):
+            for axis in range(k):
+                tensor = tensor / scale.view(-1, *(1,) * axis)
+            out.append(queries.unpad(tensor * self.normalization.out_std.view(-1, *(1,) * k)))
+        return Derivatives(out, dim=self.config.dim)
+
+    @torch.no_grad()
+    def predict(self, source: PointField, target: PointField, *, chunk: int = 16384) -> PointField:
+        """Answer at one field's points, however many, in chunks of bounded memory.
+
+        Args:
+            source: one known field.
+            target: the query points; cells and facets are kept.
+            chunk: query points at a time; the joint form answers all at once.
+
+        Returns:
+            The target with the answer as its samples.
+        """
+        training = self.training
+        self.eval()
+        try:
+            if self.config.form == "joint":
+                u = self(source, target)
+            else:
+                encoded = self.encode(source)
+                parts = self.coordinates(target)[None].split(chunk, dim=1)
+                dense = torch.cat([self.decode(encoded, part) for part in parts], dim=1)
+                u = self.normalization.decode(dense[0])
+        finally:
+            self.train(training)
+        return target.with_values(u, channels=self.config.out_names or None)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weight matrices inside the layers, which Muon trains; see ``FitConfig.muon_lr``."""
+        layers = (m for m in self.blocks.modules() if isinstance(m, nn.Linear))
+        return [layer.weight for layer in layers]
+
+    def fit_normalization(self, examples: Iterable[Example]) -> "CSTOperator":
+        """Measure scales on training examples; see :class:`Normalization`."""
+        self.normalization.fit(examples)
+        return self
+
+    def coordinates(self, field: PointField) -> Tensor:
+        """Unit-scale coordinates of a field's points, [rows, D].
+
+        Raises:
+            FieldError: if the field has another number of space dimensions than the model.
+        """
+        if field.pos.shape[1] != self.config.dim:
+            raise FieldError(
+                f"the field has {field.pos.shape[1]} space dimensions; the model was made for "
+                f"{self.config.dim}, so make another with CSTConfig(dim={field.pos.shape[1]})"
+            )
+        return self.normalization.coordinates(
+            field.pos, field.time if self.config.transient else None
+        )
+
+    def _embed(self, values: Tensor, s: Tensor) -> Tensor:
+        out: Tensor = self.embed(torch.cat([values, s, self.fourier(s)], dim=-1))
+        return out
+
+    def _check(self, source: PointField) -> None:
+        if source.u.shape[1] != self.config.in_channels:
+            raise FieldError(
+                f"the source has {source.u.shape[1]} channels; the model reads "
+                f"{self.config.in_channels}{_listed(self.config.in_names)}; "
+                "choose them with field.select(...)"
+            )
+        if self.config.in_names:
+            given = source.get("channels", self.config.in_names)
+            for names in given if isinstance(given, list) else [given]:  # a batch has a list
+                if tuple(names) != tuple(self.config.in_names):
+                    raise FieldError(
+                        f"the source has the channels{_listed(names)}; the model reads"
+                        f"{_listed(self.config.in_names)}; choose them with field.select(...)"
+                    )
+        if "weights" not in source:
+            raise FieldError(
+                "the source has no quadrature weights; "
+                "set them with cst_operator.with_weights(field)"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _log_share(weights: Tensor, padding: Tensor) -> Tensor:
+    """Logarithm of each point's share of its sample, [B, N]."""
+    weights = weights.masked_fill(padding, 0)
+    tiny = torch.finfo(weights.dtype).tiny
+    share = (weights / weights.sum(1, keepdim=True)).clamp_min(tiny).log()
+    return share.masked_fill(padding, _LOG_OF_NOTHING)

@@ -1,0 +1,59 @@
+"""A smooth interpolant of scattered samples, the values of query tokens."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SmoothInterpolant"]
+
+
+class SmoothInterpolant(nn.Module):
+    r"""Local-linear kernel regression with quadrature weights.
+
+    At a query s, the straight line (plane, ...) that fits the samples best under the weights
+    :math:`w_i \exp(-\lvert s - s_i\rvert^2 / 2r^2)`. The fit reproduces linear functions up to its ridge,
+    is infinitely differentiable in s, and because the radius r is a length of the domain, not of
+    the mesh, it converges when the mesh is refined.
+
+    Args:
+        dim: number of coordinates D.
+        radius: initial radius r, learned, one for each coordinate.
+        ridge: regularization of the slope, relative to :math:`r^2`.
+
+    Source: Fan, Design-adaptive nonparametric regression, 1992.
+    """
+
+    def __init__(self, dim: int, radius: float, ridge: float = 1e-2) -> None:
+        super().__init__()
+        self.log_radius = nn.Parameter(torch.full((dim,), math.log(radius)))
+        self.ridge = ridge
+
+    def forward(
+        self, query: Tensor, coordinates: Tensor, values: Tensor, log_weights: Tensor
+    ) -> Tensor:
+        """Interpolate.
+
+        Args:
+            query: places asked for, [B, M, D].
+            coordinates: places of the samples, [B, N, D].
+            values: samples, [B, N, c].
+            log_weights: logarithms of their quadrature weights, [B, N].
+
+        Returns:
+            Values at the queries, [B, M, c].
+        """
+        inverse = torch.exp(-self.log_radius)
+        x, s = query * inverse, coordinates * inverse
+        score = x @ s.transpose(1, 2) + (log_weights - s.square().sum(-1) / 2)[:, None]
+        share = torch.softmax(score, dim=-1)  # [B, M, N]
+        dim, channels = s.shape[-1], values.shape[-1]
+        products = (s[..., :, None] * torch.cat([s, values], dim=-1)[..., None, :]).flatten(2)
+        moments = share @ torch.cat([s, values, products], dim=-1)
+        place, mean, second = moments.split([dim, channels, dim * (dim + channels)], dim=-1)
+        first = torch.cat([place, mean], dim=-1)
+        central = second.unflatten(-1, (dim, dim + channels)) - place[..., :, None] * first[..., None, :]
+        covariance, cross = central.split([dim, channels], dim=-1)
+        ridge = self.ridge * torch.eye(dim, dtype=s.dtype, device=s.device)
+        slope = torch.linalg.solve(covariance + ridge, cross)  # [B, M, D, c]
+        return mean + ((x - place)[..., None] * slope).sum(-2)

@@ -1,0 +1,90 @@
+"""Other samplings of a field that is known on a mesh."""
+
+import torch
+from torch import Tensor
+
+from cst_operator.errors import MeshError
+from cst_operator.fields import PointField
+from cst_operator.quadrature import cell_weights
+
+__all__ = ["sample_cells", "thin_out", "union"]
+
+_SIMPLICES = ("line", "triangle", "tetra")
+
+
+def sample_cells(field: PointField, generator: torch.Generator) -> PointField:
+    r"""One random point in every cell, with the cell's volume as its weight.
+
+    Where the gradient is known at the vertices, the value at barycentric coordinates
+    :math:`\lambda` is :math:`\sum_i \lambda_i (u_i + \tfrac12 \nabla u_i\cdot(x - x_i))`, exact for
+    quadratic functions, of third order in the cell size; elsewhere it is linear. The gradient is
+    interpolated linearly.
+
+    Args:
+        field: samples at the vertices of simplices.
+        generator: draws the points, on the CPU.
+
+    Raises:
+        MeshError: if there are no cells, or cells that are not simplices.
+    """
+    cells = field.get("cells", {})
+    if not cells or any(kind not in _SIMPLICES for kind in cells):
+        raise MeshError(
+            f"points are drawn in lines, triangles and tetrahedra; the field has "
+            f"{', '.join(cells) or 'no cells'}, so split its cells or use its nodes alone"
+        )
+    volumes = cell_weights(field.pos, cells)
+    parts = [_in_cells(field, cells[kind], volumes[kind], generator) for kind in cells]
+    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return PointField(channels=field.channels, units=field.units, **joined)
+
+
+def _in_cells(
+    field: PointField, index: Tensor, volume: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    exponential = -torch.log1p(-torch.rand(index.shape, generator=generator, dtype=torch.float64))
+    share = (exponential / exponential.sum(1, keepdim=True)).to(field.pos)  # uniform in a simplex
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.einsum("nv,nv...->n...", share.to(values), values)
+
+    corner = field.pos[index]
+    pos = mean(corner)
+    u = field.u[index]
+    drawn = {"pos": pos, "time": mean(field.time[index]), "weights": volume}
+    if "gradient" in field:
+        gradient = field.gradient[index]  # [n, v, c, d]
+        u = u + torch.einsum("nvcd,nvd->nvc", gradient, (pos[:, None] - corner).to(gradient)) / 2
+        drawn["gradient"] = mean(gradient)
+    if "time_derivative" in field:
+        drawn["time_derivative"] = mean(field.time_derivative[index])
+    return {**drawn, "u": mean(u)}
+
+
+def union(*fields: PointField) -> PointField:
+    """Several samplings of one domain as one: all points, every weight divided by their number."""
+    keys = ("pos", "time", "u", "weights", "gradient", "time_derivative")
+    joined = {
+        key: torch.cat([field[key] for field in fields])
+        for key in keys
+        if all(key in field for field in fields)
+    }
+    joined["weights"] = joined["weights"] / len(fields)
+    return PointField(channels=fields[0].channels, units=fields[0].units, **joined)
+
+
+def thin_out(field: PointField, count: int, generator: torch.Generator) -> PointField:
+    """A random part of a field's points that still integrates over its domain.
+
+    Every point that is left out gives its weight to the nearest one that stays.
+
+    Args:
+        field: the points, with weights.
+        count: how many stay.
+        generator: draws them, on the CPU.
+    """
+    index = torch.randperm(field.num_points, generator=generator)[:count].to(field.pos.device)
+    kept = field.subset(index)
+    nearest = torch.cdist(field.pos, kept.pos).argmin(1)
+    kept.weights = torch.zeros_like(kept.weights).index_add(0, nearest, field.weights)
+    return kept

@@ -1,0 +1,206 @@
+"""From trajectories to examples: what is read and what is asked.
+
+A task is a small callable; it gets a trajectory and a seeded generator and returns an
+:class:`~cst_operator.fields.Example`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from cst_operator.errors import ConfigError, FieldError
+from cst_operator.fields import Example, PointField, Trajectory
+from cst_operator.sampling import sample_cells, thin_out, union
+
+__all__ = ["FrameInterpolation", "Forecast", "PointUpsampling", "Steady", "Task", "TaskDataset"]
+
+Task = Callable[[Trajectory, torch.Generator], Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady:
+    """Static fields in, the steady solution out, on the same points.
+
+    Args:
+        inputs: channels of the mesh that the source carries, in this order.
+        outputs: channels of the solution that are asked for.
+        num_queries: ask at that many random points, drawn anew in every epoch; all if zero.
+        resample: read and ask at a random sampling of the solution instead of the nodes, drawn
+            anew in every epoch: of the nodes and one random point in every cell, a random share
+            of about as many as there are nodes. A model that has met many samplings of a field
+            depends less on the mesh. For training on simplices only.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    num_queries: int = 0
+    resample: bool = False
+
+    def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
+        """Make the example of one solution."""
+        source = trajectory.mesh.select(*self.inputs)
+        target = trajectory.frame(0).select(*self.outputs)
+        if self.resample:
+            source, target = (
+                union(field, sample_cells(field, generator)) for field in (source, target)
+            )
+            share = float(torch.empty(()).uniform_(0.5, 1.2, generator=generator))
+            count = max(1, round(share * trajectory.mesh.num_points))
+            source = thin_out(source, min(count, source.num_points), generator)
+        return Example(_bare(source), _some(target, self.num_queries, generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Static fields and the first frame in, the solution at later times out.
+
+    Args:
+        inputs: channels of the mesh that the source carries.
+        outputs: channels of the solution, read at the first frame and asked for at all others.
+        num_queries: ask at that many random points of space-time; all if zero.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    num_queries: int = 0
+
+    def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
+        """Make the example of one trajectory."""
+        if trajectory.num_frames < 2:
+            raise FieldError("a forecast needs at least two frames, the trajectory has one")
+        first = trajectory.frame(0).select(*self.outputs)
+        source = trajectory.mesh.select(*self.inputs).with_channels(
+            first.u, first.channels, first.units
+        )
+        source.time = first.time
+        later = trajectory.space_time(range(1, trajectory.num_frames)).select(*self.outputs)
+        return Example(_bare(source), _some(later, self.num_queries, generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameInterpolation:
+    """Some frames in, the frames between them out: the paper's masking in time.
+
+    Args:
+        channels: channels of the solution.
+        sources: frame numbers that are read.
+        targets: frame numbers that are asked for.
+        num_sources: read at that many random points of each source frame; all if zero.
+        num_queries: ask at that many random points in all; all if zero.
+    """
+
+    channels: tuple[str, ...]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    num_sources: int = 0
+    num_queries: int = 0
+
+    def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
+        """Make an example of one trajectory."""
+        n = trajectory.mesh.num_points
+        source = trajectory.space_time(self.sources).select(*self.channels)
+        if self.num_sources:
+            places = _draw(n, self.num_sources, generator)
+            index = torch.cat([places + i * n for i in range(len(self.sources))])
+            source = source.subset(index)
+        target = trajectory.space_time(self.targets).select(*self.channels)
+        return Example(_bare(source), _some(target, self.num_queries, generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointUpsampling:
+    """A random part of a frame's points in, the rest of that frame out.
+
+    Args:
+        channels: channels of the solution.
+        frames: frame numbers to draw from; one is drawn for each example.
+        fraction: share of the points that is read, between 0 and 1.
+        num_queries: ask at that many of the other points; all if zero.
+    """
+
+    channels: tuple[str, ...]
+    frames: tuple[int, ...]
+    fraction: float
+    num_queries: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ConfigError(f"fraction is {self.fraction}; expected between 0 and 1")
+
+    def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
+        """Make an example of one frame."""
+        which = int(torch.randint(len(self.frames), (1,), generator=generator))
+        field = trajectory.frame(self.frames[which]).select(*self.channels)
+        order = torch.randperm(field.num_points, generator=generator)
+        if field.num_points < 2:
+            raise FieldError("upsampling needs at least two points, the frame has one")
+        known = min(max(1, round(self.fraction * field.num_points)), field.num_points - 1)
+        return Example(
+            field.subset(order[:known]),
+            _some(field.subset(order[known:]), self.num_queries, generator),
+        )
+
+
+class TaskDataset(Dataset[Example]):
+    """Examples of a task, made when asked for.
+
+    Item i of epoch e depends on (seed, e, i) alone, so any worker makes the same.
+
+    Args:
+        trajectories: what examples are made of.
+        task: how.
+        repeats: examples of each trajectory in an epoch.
+        seed: seed of all draws.
+    """
+
+    def __init__(
+        self, trajectories: Sequence[Trajectory], task: Task, *, repeats: int = 1, seed: int = 0
+    ) -> None:
+        self.trajectories = trajectories
+        self.task = task
+        self.repeats = repeats
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew for another epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of examples in an epoch."""
+        return len(self.trajectories) * self.repeats
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number ``index`` of the current epoch."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        index %= len(self)
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch, index))
+        return self.task(self.trajectories[index % len(self.trajectories)], generator)
+
+
+def _mix(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randperm(available, generator=generator)[:wanted]
+
+
+def _some(field: PointField, wanted: int, generator: torch.Generator) -> PointField:
+    if not wanted or wanted >= field.num_points:
+        return field
+    return field.subset(_draw(field.num_points, wanted, generator))
+
+
+def _bare(field: PointField) -> PointField:
+    """A source needs no cells; leaving them out makes batches light."""
+    bare = field.clone()
+    for key in ("cells", "facets", "facet_markers"):
+        if key in bare:
+            del bare[key]
+    return bare

@@ -1,0 +1,322 @@
+"""Making data sets with a solver: resumable, in parallel, the same for any number of workers."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from cst_operator.datasets.store import Precision, read_attributes, write_trajectory
+from cst_operator.datasets.trajectories import (
+    MANIFEST,
+    MANIFEST_FORMAT,
+    MANIFEST_VERSION,
+    TrajectoryDataset,
+    read_manifest,
+)
+from cst_operator.errors import InputError, SolverError
+from cst_operator.solvers.system import System
+
+__all__ = ["describe", "generate"]
+
+_MAX_ATTEMPTS = 3  # what a failed sample counts as in the rejection rate
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def generate(
+    system: System,
+    n: int,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    workers: int = 1,
+    refine: int = 0,
+    dtype: Precision = "float64",
+    progress: bool = True,
+) -> TrajectoryDataset:
+    """Write n solutions of a system to a folder, one file each, and a manifest.
+
+    A run that was interrupted continues when it is called again, with the same or a larger n: only
+    files that are missing or damaged are made. The files do not depend on the number of workers.
+    With workers > 1, the calling script needs ``if __name__ == "__main__":``, as processes are
+    spawned, and the system must be importable there.
+
+    Args:
+        system: what draws and solves problems.
+        n: number of samples, indices 0 to n - 1.
+        out: folder, made if it does not exist.
+        seed: seed of the set.
+        workers: number of processes, each with one BLAS thread; 1 works in this process.
+        refine: halvings of the mesh's edge length, for the same problems on finer meshes.
+        dtype: precision of the stored values, "float64" or "float32".
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        The data set; samples that could not be solved are not in it but in its manifest under
+        "failures", with their reason.
+
+    Raises:
+        InputError: if the folder holds something else, or a number is out of range.
+        SolverError: if a worker died.
+    """
+    if n < 1 or workers < 1 or refine < 0:
+        raise InputError(
+            f"n is {n}, workers {workers}, refine {refine}; expected at least 1, 1 and 0"
+        )
+    folder = Path(out)
+    identity = _identity(system, seed, refine, dtype)
+    old = _prepare(folder, identity, n)
+    shards = _kept(folder, n, {s["index"]: s for s in old.get("shards", [])})
+    failures = {f["index"]: f for f in old.get("failures", [])}
+    missing = [i for i in range(n) if i not in shards and i not in failures]
+    _write_manifest(folder, identity, n, shards, failures)
+    order = _Order(system, seed, refine, dtype, str(folder))
+    try:
+        with _bar(progress, n, n - len(missing), system.name) as advance:
+            for outcome in _outcomes(order, missing, workers):
+                if outcome.reason is None:
+                    shards[outcome.index] = _entry(folder, outcome.index, outcome.attempts)
+                else:
+                    failures[outcome.index] = {
+                        "index": outcome.index,
+                        "seed": seed,
+                        "reason": outcome.reason,
+                    }
+                advance()
+    finally:
+        _write_manifest(folder, identity, n, shards, failures)
+    return TrajectoryDataset(folder)
+
+
+def describe(thing: Any) -> Any:
+    """A system's configuration as plain JSON values, to be stored and compared.
+
+    Dataclasses become their type and fields, arrays a digest, functions their name.
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        return {"type": type(thing).__qualname__, **fields}
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        array = np.ascontiguousarray(thing)
+        return f"array {list(array.shape)} sha256 {hashlib.sha256(array.tobytes()).hexdigest()}"
+    if isinstance(thing, Mapping):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, (tuple, list)):
+        return [describe(value) for value in thing]
+    named = thing if callable(thing) and hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _identity(system: System, seed: int, refine: int, dtype: str) -> dict[str, Any]:
+    return {
+        "format": MANIFEST_FORMAT,
+        "format_version": MANIFEST_VERSION,
+        "system": system.name,
+        "version": system.version,
+        "config": describe(system),
+        "seed": seed,
+        "refine": refine,
+        "dtype": dtype,
+    }
+
+
+def _prepare(folder: Path, identity: dict[str, Any], n: int) -> dict[str, Any]:
+    """Make the folder or read its manifest and refuse it if it holds another set."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST).is_file():
+        if any(not p.name.endswith(".tmp") for p in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and has no {MANIFEST}; give another folder")
+        return {}
+    old = read_manifest(folder)
+    for key, value in identity.items():
+        if old.get(key) != value:
+            raise InputError(
+                f"{folder} holds a set with another {_difference(key, old.get(key), value)}; "
+                "give another folder, or delete this one"
+            )
+    if n < old["n"]:
+        raise InputError(
+            f"{folder} holds {old['n']} samples, more than the {n} asked for; "
+            f"read it and take the first {n}"
+        )
+    return old
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    """Where two configurations differ first, e.g. ``config.domain.gap: 0.06, not 0.08``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                return _difference(f"{key}.{name}", old.get(name), new.get(name))
+    return f"{key} ({old!r}, asked for {new!r})"
+
+
+def shard_name(index: int) -> str:
+    """File name of a sample."""
+    return f"{index:06d}.h5"
+
+
+def _kept(folder: Path, n: int, listed: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Entries of the files that are there and whole; a killed run may not have listed its last."""
+    kept = {}
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink()
+    for index in range(n):
+        path = folder / shard_name(index)
+        if not path.is_file():
+            continue
+        if index in listed:
+            entry = _entry(folder, index, listed[index]["attempts"])
+            if entry == listed[index]:
+                kept[index] = entry
+            continue
+        try:
+            attempts = read_attributes(path)["parameters"].get("attempts", 1.0)
+        except InputError:
+            continue
+        kept[index] = _entry(folder, index, int(attempts))
+    return kept
+
+
+def _entry(folder: Path, index: int, attempts: int) -> dict[str, Any]:
+    path = folder / shard_name(index)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"index": index, "file": path.name, "sha256": digest, "attempts": attempts}
+
+
+def _write_manifest(
+    folder: Path,
+    identity: dict[str, Any],
+    n: int,
+    shards: dict[int, dict[str, Any]],
+    failures: dict[int, dict[str, Any]],
+) -> None:
+    draws = sum(s["attempts"] for s in shards.values()) + _MAX_ATTEMPTS * len(failures)
+    manifest = {
+        **identity,
+        "n": n,
+        "draws": draws,
+        "rejection_rate": 1.0 - len(shards) / draws if draws else 0.0,
+        "failures": [failures[i] for i in sorted(failures)],
+        "shards": [shards[i] for i in sorted(shards)],
+    }
+    path = folder / MANIFEST
+    aside = folder / f".{MANIFEST}.{uuid4().hex}.tmp"
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a worker needs to make any sample."""
+
+    system: System
+    seed: int
+    refine: int
+    dtype: Precision
+    folder: str
+
+    def make(self, index: int) -> "_Outcome":
+        """Draw, solve and write one sample."""
+        try:
+            trajectory = self.system.sample(self.seed, index, refine=self.refine)
+        except SolverError as error:
+            return _Outcome(index, 0, str(error))
+        write_trajectory(
+            Path(self.folder) / shard_name(index),
+            trajectory,
+            dtype=self.dtype,
+            attributes={
+                "system": self.system.name,
+                "version": self.system.version,
+                "seed": self.seed,
+                "index": index,
+                "refine": self.refine,
+            },
+        )
+        return _Outcome(index, int(trajectory.parameters.get("attempts", 1)), None)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    index: int
+    attempts: int
+    reason: str | None
+
+
+def _outcomes(order: _Order, indices: list[int], workers: int) -> Iterator[_Outcome]:
+    workers = min(workers, len(indices))
+    if workers <= 1:
+        yield from map(order.make, indices)
+        return
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool,
+    ):
+        futures: list[Future[_Outcome]] = [pool.submit(order.make, i) for i in indices]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise SolverError(
+                "a worker process died, perhaps for lack of memory; call again with fewer workers "
+                "to continue"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Numerical libraries read these when they are imported, so they are set before a spawn."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _bar(show: bool, total: int, done: int, name: str) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(f"generate {name}", total=total, completed=done)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,235 @@
+"""One trajectory in one HDF5 file, checked when it is read.
+
+Layout: root attributes ``format``, ``format_version``, ``channels``, ``units`` (JSON lists) and
+whatever the writer adds (system, version, seed, index); group ``parameters`` with one attribute
+each; data sets ``times`` [T], ``u`` [T, N, c] and where known ``gradient`` [T, N, c, d] and
+``time_derivative`` [T, N, c]; group ``mesh`` with attributes ``channels`` and ``units``, data sets
+``pos``, ``time``, ``u``, ``weights``, ... of the point field and groups ``cells``, ``facets`` and
+``facet_markers`` with one data set per cell type. Every chunk and every header has a checksum.
+Equal trajectories give equal bytes.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from cst_operator.errors import InputError
+from cst_operator.fields import PointField, Trajectory
+
+__all__ = ["read_attributes", "read_trajectory", "write_trajectory"]
+
+_FORMAT = "cst_operator.trajectory"
+_VERSION = 1
+_SERIES = ("gradient", "time_derivative")
+_MESH = ("pos", "time", "u", "weights", "gradient", "time_derivative")
+_GROUPS = ("cells", "facets", "facet_markers")
+
+Precision = Literal["float64", "float32"]
+
+
+def write_trajectory(
+    path: str | Path,
+    trajectory: Trajectory,
+    *,
+    dtype: Precision | None = None,
+    attributes: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write a trajectory to a file that appears whole or not at all.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        trajectory: what to write.
+        dtype: precision of all values but the times, which keep theirs; as they are if omitted.
+        attributes: further attributes of the file, e.g. the name and version of the solver.
+
+    Raises:
+        InputError: if the folder does not exist or the precision is not one of the two.
+    """
+    if dtype not in (None, "float64", "float32"):
+        raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        # File format 1.10: its headers have checksums, and no times are recorded.
+        with h5py.File(aside, "w", libver=("v110", "v110")) as file:
+            _write(file, trajectory, dtype, attributes or {})
+        _sync(aside)
+        os.replace(aside, path)
+        _sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(
+    file: h5py.File,
+    trajectory: Trajectory,
+    dtype: str | None,
+    attributes: Mapping[str, str | int | float],
+) -> None:
+    _attributes(file, {"format": _FORMAT, "format_version": _VERSION, **attributes})
+    _names(file, trajectory.channels, trajectory.units)
+    _attributes(file.create_group("parameters"), trajectory.parameters)
+    _dataset(file, "times", trajectory.times, None)
+    _dataset(file, "u", trajectory.u, dtype)
+    for name in _SERIES:
+        value = getattr(trajectory, name)
+        if value is not None:
+            _dataset(file, name, value, dtype)
+    mesh = file.create_group("mesh")
+    _names(mesh, trajectory.mesh.channels, trajectory.mesh.units)
+    for name in _MESH:
+        if name in trajectory.mesh:
+            _dataset(mesh, name, trajectory.mesh[name], dtype)
+    for name in _GROUPS:
+        if name in trajectory.mesh:
+            group = mesh.create_group(name)
+            for kind, index in sorted(trajectory.mesh[name].items()):
+                _dataset(group, kind, index, None)
+
+
+def _names(group: h5py.Group, channels: tuple[str, ...], units: tuple[str, ...]) -> None:
+    _attributes(group, {"channels": json.dumps(channels), "units": json.dumps(units)})
+
+
+def _attributes(group: h5py.Group, attributes: Mapping[str, str | int | float]) -> None:
+    for name, value in sorted(attributes.items()):
+        if isinstance(value, str):
+            # Fixed length: text of variable length would lie in a heap without a checksum.
+            data = value.encode()
+            kind = h5py.string_dtype("utf-8", max(len(data), 1))
+            group.attrs.create(name, np.array(data, dtype=kind), dtype=kind)
+        else:
+            group.attrs.create(name, value)
+
+
+def _dataset(group: h5py.Group, name: str, value: Tensor, dtype: str | None) -> None:
+    array = value.detach().cpu().numpy()
+    if dtype is not None and array.dtype.kind == "f":
+        array = array.astype(dtype)
+    if array.size == 0:  # cannot be chunked, and has nothing to protect
+        group.create_dataset(name, data=array)
+        return
+    # One frame is one chunk, so that a frame can be read alone.
+    chunks = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+    group.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+
+
+def read_trajectory(path: str | Path) -> Trajectory:
+    """Read a trajectory that :func:`write_trajectory` wrote.
+
+    Raises:
+        InputError: naming the file, if it is missing, truncated, damaged or of another format.
+    """
+    with _Shard(Path(path)) as file:
+        return _read(file, Path(path).stat().st_size)
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """Attributes of a trajectory's file and its parameters, without its values.
+
+    Raises:
+        InputError: as :func:`read_trajectory`.
+    """
+    with _Shard(Path(path)) as file:
+        parameters = {name: float(value) for name, value in file["parameters"].attrs.items()}
+        return {**_plain(file), "parameters": parameters}
+
+
+class _Shard:
+    """Opens a shard; whatever HDF5 says of a damaged file becomes one error that names it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> h5py.File:
+        if not self.path.is_file():
+            raise InputError(f"there is no trajectory file {self.path}; check the path")
+        try:
+            self.file = h5py.File(self.path, "r")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(error) from error
+        try:
+            found = _plain(self.file)
+        except Exception as error:
+            self.file.close()
+            raise self._damaged(error) from error
+        if found.get("format") != _FORMAT or found.get("format_version") != _VERSION:
+            self.file.close()
+            raise InputError(
+                f"{self.path} has format {found.get('format')} version "
+                f"{found.get('format_version')}; expected {_FORMAT} version {_VERSION}"
+            )
+        return self.file
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.file.close()
+        # A flipped bit in a header can surface as nearly any exception of h5py or torch.
+        if isinstance(error, Exception):
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return InputError(
+            f"{self.path} is damaged or not a trajectory file ({reason}); delete it and generate "
+            "it again"
+        )
+
+
+def _plain(group: h5py.Group) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in group.attrs.items():
+        if isinstance(value, bytes):
+            result[name] = value.decode()
+        else:
+            result[name] = value.item() if isinstance(value, np.generic) else value
+    return result
+
+
+def _read(file: h5py.File, size: int) -> Trajectory:
+    mesh = file["mesh"]
+    names, mesh_names = _plain(file), _plain(mesh)
+    known: dict[str, Any] = {name: _tensor(mesh[name], size) for name in _MESH if name in mesh}
+    for name in _GROUPS:
+        if name in mesh:
+            known[name] = {kind: _tensor(mesh[name][kind], size) for kind in mesh[name]}
+    field = PointField(
+        channels=json.loads(mesh_names["channels"]),
+        units=json.loads(mesh_names["units"]),
+        **known,
+    )
+    return Trajectory(
+        mesh=field,
+        times=_tensor(file["times"], size),
+        u=_tensor(file["u"], size),
+        channels=tuple(json.loads(names["channels"])),
+        units=tuple(json.loads(names["units"])),
+        parameters={name: float(value) for name, value in file["parameters"].attrs.items()},
+        **{name: _tensor(file[name], size) for name in _SERIES if name in file},
+    )
+
+
+def _tensor(dataset: h5py.Dataset, size: int) -> Tensor:
+    if dataset.nbytes > size:  # before memory is taken for it
+        raise ValueError(f"{dataset.name} claims {dataset.nbytes} bytes in a file of {size}")
+    return torch.from_numpy(np.asarray(dataset[()]))

@@ -1,0 +1,36 @@
+"""Solvers that make training data; one equation a file, its order stated and tested."""
+
+from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
+from cst_operator.solvers.geometry import Geometry, RandomDomain, disk, rectangle
+from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
+from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.system import DomainSampler, FixedDomain, System
+
+__all__ = [
+    "POISSON_CHANNELS",
+    "SYSTEMS",
+    "Constant",
+    "DomainSampler",
+    "FieldSampler",
+    "FixedDomain",
+    "GaussianField",
+    "Geometry",
+    "Heat",
+    "Poisson",
+    "RandomDomain",
+    "SmoothField",
+    "System",
+    "disk",
+    "mesh_geometry",
+    "poisson_inputs",
+    "rectangle",
+    "solve_heat",
+    "solve_poisson",
+    "triangle_quality",
+]
+
+SYSTEMS: dict[str, System] = {
+    system.name: system for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat())
+}
+"""Systems by the name under which ``cst generate`` knows them."""

@@ -1,0 +1,115 @@
+r"""Random smooth functions of the plane that know nothing of meshes.
+
+Gaussian random field with covariance :math:`\sigma^2 \exp(-|x-y|^2 / 2\ell^2)` as a sum of cosines
+(random Fourier features; Rahimi and Recht 2007):
+
+.. math:: v(x) = m + \frac{\sigma}{\sqrt K} \sum_{k=1}^{K} \alpha_k \cos\omega_k x
+          + \beta_k \sin\omega_k x,\quad
+          \omega_k \sim N(0, \ell^{-2} I),\ \alpha, \beta \sim N(0, 1).
+
+Given the frequencies it is exactly Gaussian; over frequencies its covariance is exactly the above.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cst_operator.errors import InputError
+
+__all__ = ["Constant", "FieldSampler", "GaussianField", "SmoothField"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothField:
+    r"""A drawn function :math:`v(x)`, or :math:`e^{v(x)}`, with its gradient.
+
+    Args:
+        mean: the constant m.
+        frequencies: angular frequencies, [K, 2].
+        cosines: amplitudes of the cosines, [K].
+        sines: amplitudes of the sines, [K].
+        exponential: whether the value is the exponential of the sum.
+    """
+
+    mean: float
+    frequencies: Array
+    cosines: Array
+    sines: Array
+    exponential: bool = False
+
+    def __call__(self, x: Array) -> Array:
+        """Values at points, [n, 2] -> [n]."""
+        phase = self._phase(x)
+        v = self.mean + (np.cos(phase) * self.cosines + np.sin(phase) * self.sines).sum(axis=1)
+        return np.exp(v) if self.exponential else v
+
+    def gradient(self, x: Array) -> Array:
+        """Gradient at points, [n, 2] -> [n, 2]."""
+        phase = self._phase(x)
+        slope = np.cos(phase) * self.sines - np.sin(phase) * self.cosines
+        result: Array = np.einsum("nk,kd->nd", slope, self.frequencies)
+        return result * self(x)[:, None] if self.exponential else result
+
+    def _phase(self, x: Array) -> Array:
+        # Sums in a fixed order: BLAS may order them by its number of threads, and a sample must
+        # have the same bits in every worker.
+        x = np.asarray(x, dtype=np.float64)
+        return x[:, :1] * self.frequencies[:, 0] + x[:, 1:] * self.frequencies[:, 1]
+
+
+class FieldSampler(Protocol):
+    """Draws a function of the plane; all draws happen here, in a fixed order."""
+
+    def sample(self, rng: np.random.Generator) -> Callable[[Array], Array]:
+        """Draw a function [n, 2] -> [n]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same constant in every sample."""
+
+    value: float = 0.0
+
+    def sample(self, rng: np.random.Generator) -> SmoothField:
+        """Draw the constant as a function."""
+        return SmoothField(self.value, np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianField:
+    """Gaussian random field, optionally with a random mean or exponentiated (log-normal).
+
+    Args:
+        length_scale: correlation length, in units of the coordinates.
+        std: standard deviation about the mean.
+        mean: centre of the mean.
+        mean_std: standard deviation of the mean from sample to sample.
+        log: whether the field is the logarithm of the drawn function.
+        num_modes: number K of frequencies.
+    """
+
+    length_scale: float = 0.3
+    std: float = 1.0
+    mean: float = 0.0
+    mean_std: float = 0.0
+    log: bool = False
+    num_modes: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.length_scale > 0:
+            raise InputError(f"length_scale is {self.length_scale}; expected a positive number")
+        if self.num_modes < 1:
+            raise InputError(f"num_modes is {self.num_modes}; expected 1 or more")
+
+    def sample(self, rng: np.random.Generator) -> SmoothField:
+        """Draw a function."""
+        mean = self.mean + self.mean_std * rng.normal()
+        frequencies = rng.normal(0.0, 1.0 / self.length_scale, (self.num_modes, 2))
+        cosines, sines = rng.normal(0.0, self.std / np.sqrt(self.num_modes), (2, self.num_modes))
+        return SmoothField(mean, frequencies, cosines, sines, self.log)

@@ -1,0 +1,158 @@
+"""What a solver offers to the data set generator, and how samples get their random numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from cst_operator.errors import InputError, SolverError
+from cst_operator.fields import PointField, Trajectory
+from cst_operator.solvers.distmesh import mesh_geometry
+from cst_operator.solvers.geometry import Geometry, RandomDomain
+
+__all__ = ["DomainSampler", "FixedDomain", "MeshedDomain", "System", "mesh_domain", "stream"]
+
+_ATTEMPTS = 3
+
+
+@runtime_checkable
+class System(Protocol):
+    """Everything that draws one problem and solves it.
+
+    Any object with these three members works; a frozen dataclass is best, because its fields are
+    then written to the manifest of a generated set and compared when a run continues.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, for files and tables."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same seed and index would give other numbers."""
+        ...
+
+    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
+        """Draw and solve problem number ``index``.
+
+        Args:
+            seed: seed of the whole set.
+            index: number of the sample; the result depends on (seed, index, refine) only.
+            refine: 1 gives the same problem on an independent mesh of half the edge length, ...
+
+        Raises:
+            SolverError: naming seed and index, if the problem cannot be meshed or solved.
+        """
+        ...
+
+
+class DomainSampler(Protocol):
+    """Draws a geometry."""
+
+    def sample(self, rng: np.random.Generator) -> Geometry:
+        """Draw a geometry; raises SolverError if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedDomain:
+    """The same geometry in every sample (the meshes still differ)."""
+
+    geometry: Geometry
+
+    def sample(self, rng: np.random.Generator) -> Geometry:
+        """The geometry."""
+        return self.geometry
+
+
+def stream(seed: int, index: int, attempt: int, purpose: int) -> np.random.Generator:
+    """Random numbers of one purpose in one attempt at one sample, independent of all others."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, attempt, purpose)))
+
+
+# Purposes of :func:`stream`; meshes use the numbers from 100 on.
+_GEOMETRY, A, F, G, FLUX, PARTS, INITIAL = range(7)
+_MESH = 100
+
+
+@dataclass(frozen=True)
+class MeshedDomain:
+    """A drawn geometry with its mesh.
+
+    Args:
+        geometry: the domain.
+        mesh: its mesh.
+        attempt: number of the attempt that succeeded, from 0: draws before it were rejected.
+    """
+
+    geometry: Geometry
+    mesh: PointField
+    attempt: int
+
+
+def mesh_domain(
+    domain: DomainSampler, h: float, *, seed: int, index: int, refine: int = 0
+) -> MeshedDomain:
+    """Draw a geometry and mesh it with edges of about ``h / 2**refine``.
+
+    A geometry is accepted if it could be drawn and meshed with ``h``, whatever ``refine`` is, so
+    that all refinements have the same geometry. At most 3 draws.
+
+    Raises:
+        InputError: if ``refine`` is negative.
+        SolverError: if all draws failed.
+    """
+    if refine < 0:
+        raise InputError(f"refine is {refine}; expected 0 or more halvings of the edge length")
+    reasons: list[str] = []
+    for attempt in range(_ATTEMPTS):
+        try:
+            geometry = domain.sample(stream(seed, index, attempt, _GEOMETRY))
+            mesh = mesh_geometry(geometry, h, stream(seed, index, attempt, _MESH))
+        except SolverError as error:
+            reasons.append(str(error))
+            continue
+        if refine:
+            mesh = _fine_mesh(geometry, h, seed, index, attempt, refine)
+        return MeshedDomain(geometry, mesh, attempt)
+    raise _failure(seed, index, reasons)
+
+
+def _fine_mesh(
+    geometry: Geometry, h: float, seed: int, index: int, attempt: int, refine: int
+) -> PointField:
+    reasons: list[str] = []
+    for trial in range(_ATTEMPTS):  # another lattice, never another geometry
+        purpose = _MESH + _ATTEMPTS * refine + trial
+        try:
+            return mesh_geometry(geometry, h / 2**refine, stream(seed, index, attempt, purpose))
+        except SolverError as error:
+            reasons.append(str(error))
+    raise _failure(seed, index, reasons)
+
+
+def _failure(seed: int, index: int, reasons: Sequence[str]) -> SolverError:
+    return SolverError(
+        f"sample {index} of seed {seed} could not be meshed in {len(reasons)} attempts: "
+        + "; ".join(reasons)
+    )
+
+
+def sample_parameters(
+    drawn: MeshedDomain, seed: int, index: int, refine: int, neumann: Sequence[int]
+) -> dict[str, float]:
+    """What a sample on a drawn domain records: numbers of the draw, area, Neumann markers."""
+    return {
+        "seed": float(seed),
+        "index": float(index),
+        "refine": float(refine),
+        "attempts": float(drawn.attempt + 1),
+        "num_holes": float(len(drawn.geometry.loops) - 1),
+        "area": drawn.geometry.area,
+        **{f"neumann_{marker}": 1.0 for marker in neumann},
+    }
+
+
+DEFAULT_DOMAIN = RandomDomain()

@@ -1,0 +1,36 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture
+def seed() -> int:
+    """The one seed of the suite."""
+    return 20230123
+
+
+@pytest.fixture
+def generator(seed: int) -> torch.Generator:
+    """A seeded torch generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """A seeded numpy generator."""
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of third-party data: ``CST_DATA``, else ``../shared/data`` beside the repository."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("CST_DATA", root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"third-party data is not at {folder}; set CST_DATA to where it is")
+    return folder

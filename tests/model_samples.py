@@ -1,0 +1,66 @@
+"""Tiny models and fields that several tests share, in float64 and with nothing trivially zero."""
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from cst_operator.fields import Example, PointField
+from cst_operator.model import CSTConfig, CSTOperator
+
+__all__ = ["joined", "known_field", "queries_in", "tiny_model"]
+
+
+def tiny_model(seed: int, **changes: object) -> CSTOperator:
+    """A model of width 32 with two layers and two heads, perturbed, in evaluation mode."""
+    settings: dict[str, object] = {
+        "dim": 2,
+        "in_channels": 2,
+        "out_channels": 2,
+        "width": 32,
+        "depth": 2,
+        "heads": 2,
+        "hidden": 32,
+        "fourier_features": 8,
+        "radii": (0.3, 2.0),
+        "interpolant_radius": 0.3,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CSTOperator(CSTConfig(**(settings | changes))).double()  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+            for name, buffer in model.normalization.named_buffers():
+                buffer += 0.3 * torch.rand_like(buffer) if "frequencies" not in name else 0
+    return model.eval()
+
+
+def known_field(
+    generator: torch.Generator, num_points: int, *, channels: int = 2, transient: bool = False
+) -> PointField:
+    """Random samples with uneven weights in the square from -1 to 1."""
+    pos = 2 * _uniform(generator, num_points, 2) - 1
+    return PointField(
+        pos=pos,
+        u=torch.randn(num_points, channels, generator=generator, dtype=pos.dtype),
+        weights=0.2 + _uniform(generator, num_points),
+        time=_uniform(generator, num_points) if transient else None,
+    )
+
+
+def queries_in(
+    generator: torch.Generator, num_points: int, *, transient: bool = False
+) -> PointField:
+    """Bare query points in the square from -1 to 1."""
+    pos = 2 * _uniform(generator, num_points, 2) - 1
+    return PointField(pos=pos, time=_uniform(generator, num_points) if transient else None)
+
+
+def joined(*examples: Example) -> Example:
+    """Examples as one batch, as PyG's loader makes it."""
+    sides = (Batch.from_data_list([e[i] for e in examples]) for i in range(2))
+    return Example(*sides)
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from cst_operator.errors import InputError, SolverError
+from cst_operator.solvers import Geometry, RandomDomain, disk, rectangle
+
+
+def test_distance_to_a_rectangle_is_exact(rng):
+    x = rng.uniform(-0.5, 1.5, (200, 2))
+    q = np.abs(x - 0.5) - 0.5
+    exact = np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
+    # float64 rounding; also at the corners, where two edges are equally near
+    assert np.abs(rectangle().distance(x) - exact).max() < 1e-14
+
+
+def test_the_side_of_a_sharp_corner_is_right(rng):
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.9, 0.2]])
+    x = rng.uniform(-0.5, 1.5, (500, 2))
+    edges = np.roll(corners, -1, axis=0) - corners
+    to = x[:, None] - corners
+    inside = (edges[:, 0] * to[..., 1] - edges[:, 1] * to[..., 0] > 0).all(axis=1)
+    assert np.array_equal(Geometry((corners,)).distance(x) < 0, inside)
+
+
+def test_distance_to_a_ring_is_that_of_two_circles(rng):
+    ring = disk(1.0, holes=(disk(0.4).loops[0],))
+    x = rng.uniform(-1.2, 1.2, (200, 2))
+    r = np.linalg.norm(x, axis=1)
+    # the sagitta of a chord of 2,000: (2 pi / 2000)^2 / 8 = 1.2e-6
+    assert np.abs(ring.distance(x) - np.maximum(r - 1.0, 0.4 - r)).max() < 1.3e-6
+
+
+def test_projected_points_lie_on_the_boundary(rng):
+    geometry = RandomDomain().sample(rng)
+    foot = geometry.project(rng.uniform(0, 1, (100, 2)))
+    assert np.abs(geometry.distance(foot)).max() < 1e-14  # float64 rounding
+
+
+def test_orientation_of_the_loops_does_not_matter(rng):
+    geometry = RandomDomain(num_holes=(2, 2)).sample(rng)
+    turned = Geometry(tuple(loop[::-1] for loop in geometry.loops))
+    x = rng.uniform(0, 1, (50, 2))
+    # the same chords, seen from their other end
+    assert np.allclose(turned.distance(x), geometry.distance(x), rtol=0, atol=1e-14)
+
+
+def test_boundary_nodes_keep_corners_and_are_even(rng):
+    (nodes,) = rectangle(1.0, 0.6).boundary_nodes(0.1, rng)
+    for corner in [(0, 0), (1, 0), (1, 0.6), (0, 0.6)]:
+        assert np.abs(nodes - corner).sum(axis=1).min() == 0.0
+    gaps = np.linalg.norm(np.roll(nodes, -1, axis=0) - nodes, axis=1)
+    assert np.allclose(gaps, 0.1)
+
+
+@pytest.mark.parametrize("outline", ["smooth", "polygon"])
+def test_random_domains_keep_the_gap_and_the_unit_square(outline):
+    domain = RandomDomain(num_holes=(1, 2), outline=outline)
+    for number in range(20):
+        try:
+            geometry = domain.sample(np.random.default_rng(number))
+        except SolverError:
+            continue
+        assert geometry.markers == tuple(range(1, len(geometry.loops) + 1))
+        low, high = geometry.bounds
+        assert low.min() >= 0.0 and high.max() <= 1.0
+        for i, loop in enumerate(geometry.loops[1:], start=1):
+            rest = Geometry(tuple(other for j, other in enumerate(geometry.loops) if j != i))
+            assert rest.distance(loop).max() < -domain.gap + 1e-5  # chords of the other hole
+
+
+def test_a_hole_without_a_place_is_a_solver_error(rng):
+    with pytest.raises(SolverError, match="hole 1 found no place"):
+        RandomDomain(hole_radius=(0.6, 0.7)).sample(rng)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Geometry((np.zeros((2, 2)),)), "expected"),
+        (lambda: Geometry((np.array([[0, 0], [1, 1], [2, 2.0]]),)), "no area"),
+        (lambda: Geometry(rectangle().loops, (1, 2)), "one per loop"),
+        (lambda: RandomDomain(outline="square"), "smooth"),
+        (lambda: RandomDomain(num_holes=(3, 1)), "num_holes"),
+        (lambda: RandomDomain(hole_radius=(0.0, 1.0)), "hole_radius"),
+    ],
+)
+def test_what_cannot_be_a_geometry_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()

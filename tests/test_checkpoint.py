@@ -1,0 +1,457 @@
+"""Checkpoints are complete or absent, verified, and never unpickled."""
+
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cst_operator import checkpoint
+from cst_operator.checkpoint import TrainingState, load, read, register, save, step_folder
+from cst_operator.errors import CheckpointError, ConfigError
+from cst_operator.model import CSTConfig, CSTOperator
+
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "training.json",
+    "training.safetensors",
+    "manifest.json",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A configuration within a configuration."""
+
+    radii: tuple[float, ...] = (0.5,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyConfig:
+    """One field of every kind that a configuration may have."""
+
+    width: int = 4
+    names: tuple[str, ...] = ("a", "b")
+    pairs: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 1e-30))
+    part: Part = Part(radii=(0.1, 1 / 3))
+    table: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"x": (1, 2)})
+    choice: tuple[int, int] | None = (3, 4)
+    nothing: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"width is {self.width}; expected at least 1")
+
+
+class Tiny(nn.Module):
+    """Real, complex, integer, tied and buffered tensors."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(config.width, config.width)
+        self.tied = nn.Linear(config.width, config.width)
+        self.tied.weight = self.linear.weight
+        self.spectrum = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+
+
+register("tiny", TinyConfig, Tiny)
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    return model.state_dict()
+
+
+def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a
+    )
+
+
+@pytest.fixture
+def model(seed: int) -> Tiny:
+    torch.manual_seed(seed)
+    return Tiny(TinyConfig())
+
+
+@pytest.fixture
+def state(generator: torch.Generator) -> TrainingState:
+    return TrainingState(tensors={"moment": torch.rand(7, generator=generator)}, values={"step": 5})
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16))
+def test_round_trip_is_bit_for_bit(tmp_path: Path, seed: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(seed)
+    config = CSTConfig(
+        dim=2,
+        in_channels=2,
+        out_channels=1,
+        in_names=("f", "distance"),
+        width=32,
+        depth=1,
+        radii=(0.1, 1 / 3),
+    )
+    model = CSTOperator(config).to(dtype)
+    model.normalization.in_mean.copy_(torch.tensor([1 / 3, 1e-20]))
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert isinstance(loaded, CSTOperator)
+    assert not loaded.training
+    assert loaded.config == config
+    assert equal(tensors(loaded), tensors(model))
+
+
+def test_every_kind_of_tensor_and_setting_survives(tmp_path: Path, model: Tiny) -> None:
+    save(model, tmp_path / "deep" / "model", metadata={"score": 0.5})
+    loaded = load(tmp_path / "deep" / "model")
+    assert loaded.config == model.config
+    assert equal(tensors(loaded), tensors(model))
+    assert loaded.tied.weight is loaded.linear.weight
+    found = read(tmp_path / "deep" / "model")
+    assert found.metadata == {"score": 0.5}
+    assert found.versions["torch"] == torch.__version__
+    assert found.training is None
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path, model: Tiny, seed: int) -> None:
+    save(model, tmp_path / "model")
+    torch.manual_seed(seed)
+    expected = torch.rand(3)
+    torch.manual_seed(seed)
+    load(tmp_path / "model")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_training_state_survives(tmp_path: Path, model: Tiny, state: TrainingState) -> None:
+    save(model, tmp_path / "model", training=state)
+    found = read(tmp_path / "model").training
+    assert found is not None
+    assert found.values == state.values
+    assert torch.equal(found.tensors["moment"], state.tensors["moment"])
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == sorted(FILES)
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path: Path, model: Tiny) -> None:
+    save(model, tmp_path / "model")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
+    with pytest.raises(CheckpointError, match="exists already"):
+        save(model, tmp_path / "model")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
+
+
+# --- what is damaged is detected ----------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path, model: Tiny, state: TrainingState) -> Path:
+    return save(model, tmp_path / "model", training=state)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_truncation_is_detected_and_named(saved: Path, name: str, seed: int) -> None:
+    content = (saved / name).read_bytes()
+    draw = random.Random(seed)
+    for length in (0, 1, len(content) - 1, *(draw.randrange(len(content)) for _ in range(40))):
+        (saved / name).write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+            load(saved)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("flips", (200, pytest.param(5000, marks=pytest.mark.slow)))
+def test_every_bit_flip_is_detected(saved: Path, name: str, flips: int, seed: int) -> None:
+    content = (saved / name).read_bytes()
+    draw = random.Random(seed)
+    for _ in range(flips):
+        bit = draw.randrange(8 * len(content))
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (saved / name).write_bytes(flipped)
+        with pytest.raises(CheckpointError):
+            read(saved)
+    (saved / name).write_bytes(content)
+    load(saved)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        load(saved)
+
+
+def test_parts_of_two_checkpoints_do_not_mix(saved: Path, model: Tiny, tmp_path: Path) -> None:
+    other = save(Tiny(TinyConfig()), tmp_path / "other")
+    shutil.copy(other / "model.safetensors", saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
+        load(saved)
+
+
+def test_wrong_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint at .*nowhere"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        load(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is a file"):
+        load(tmp_path / "model.pt")
+
+
+class _Canary:
+    """Unpickling it leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, ...]]:
+        return (os.mkdir, (str(self.trace),))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pickle_is_never_run(saved: Path, name: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    (saved / name).write_bytes(pickle.dumps(_Canary(trace)))
+    if name != "manifest.json":  # an attacker would sign it
+        files = {n: (saved / n).read_bytes() for n in FILES if n != "manifest.json"}
+        (saved / "manifest.json").write_bytes(checkpoint._json(checkpoint._manifest(files)))
+    with pytest.raises(CheckpointError):
+        load(saved)
+    assert not trace.exists()
+
+
+def resign(folder: Path, **changes: object) -> None:
+    """Change the configuration and make the manifest agree, as another version might."""
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        if key in config:
+            config[key] = value
+        else:
+            config["config"][key] = value
+    (folder / "config.json").write_bytes(checkpoint._json(config))
+    files = {n: (folder / n).read_bytes() for n in FILES if n != "manifest.json"}
+    (folder / "manifest.json").write_bytes(checkpoint._json(checkpoint._manifest(files)))
+
+
+def test_what_does_not_fit_is_refused(saved: Path) -> None:
+    for changes, message in (
+        ({"widht": 8}, "sets 'widht', which TinyConfig does not have .nearest: 'width'"),
+        ({"width": 8}, r"linear.weight is \(4, 4\) there and \(8, 8\) here"),
+        ({"width": 0}, "width is 0; expected at least 1"),
+        ({"model": "other"}, "unknown kind 'other' .known: cst, "),
+        ({"format": 99}, "format 99"),
+    ):
+        copy = saved.with_name("copy")
+        shutil.copytree(saved, copy)
+        resign(copy, **changes)
+        with pytest.raises(CheckpointError, match=message):
+            load(copy)
+        shutil.rmtree(copy)
+
+
+def test_renamed_weights_are_listed(saved: Path, model: Tiny) -> None:
+    found = read(saved)
+    weights = {k.replace("linear.bias", "linear.offset"): v for k, v in found.weights.items()}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.restore(model, replace(found, weights=weights))
+    assert "linear.offset is (4,) there and absent here" in str(caught.value)
+    assert "linear.bias is absent there and (4,) here" in str(caught.value)
+
+
+def test_another_configuration_is_refused_with_both_values(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="width is 4 there and 8 here"):
+        checkpoint.restore(Tiny(TinyConfig(width=8)), read(saved))
+
+
+def test_only_registered_models_with_finite_weights_are_saved(tmp_path: Path, model: Tiny) -> None:
+    with pytest.raises(CheckpointError, match="Linear is not a registered kind"):
+        save(nn.Linear(2, 2), tmp_path / "model")
+    with torch.no_grad():
+        model.linear.bias[1] = float("nan")
+    with pytest.raises(CheckpointError, match="linear.bias has values that are not finite"):
+        save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_is_registered_once() -> None:
+    register("tiny", TinyConfig, Tiny)
+    with pytest.raises(ConfigError, match="'tiny' is taken by Tiny"):
+        register("tiny", CSTConfig, CSTOperator)
+
+
+# --- run folders --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Three checkpoints whose bias tells the step."""
+    for step in (1, 2, 3):
+        save_step(tmp_path / "run", step)
+    return tmp_path / "run"
+
+
+def save_step(run: Path, step: int) -> None:
+    model = Tiny(TinyConfig())
+    nn.init.constant_(model.linear.bias, float(step))
+    state = TrainingState(tensors={"step": torch.tensor(step)}, values={"step": step})
+    save(model, step_folder(run, step), training=state)
+
+
+def step_of(run: Path) -> int:
+    """The step that all parts of the newest valid checkpoint agree on."""
+    found = read(run)
+    assert found.training is not None
+    step = int(found.training.values["step"])
+    assert step == int(found.training.tensors["step"]) == int(found.weights["linear.bias"][0])
+    return step
+
+
+def test_a_run_loads_its_newest_checkpoint(run: Path) -> None:
+    assert step_of(run) == 3
+    assert load(run).linear.bias[0].item() == 3
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run: Path) -> None:
+    file = step_folder(run, 3) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="model.safetensors is damaged.*going on with step-0.*2"):
+        assert step_of(run) == 2
+    with pytest.raises(CheckpointError):  # asked for by name, there is no substitute
+        load(step_folder(run, 3))
+
+
+def test_a_run_without_a_valid_checkpoint_is_an_error(run: Path) -> None:
+    for _, folder in checkpoint.steps(run):
+        (folder / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no valid checkpoint: .*manifest.json is missing"):
+        load(run)
+
+
+def test_pruning_keeps_the_newest_and_clears_leftovers(run: Path) -> None:
+    (run / ".step-00000009.tmp-1-abc").mkdir()
+    checkpoint.prune(run, keep=2)
+    assert sorted(p.name for p in run.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+# --- faults while writing -----------------------------------------------------------------------
+
+
+class _Fault:
+    """Raises at the n-th call of any of the functions that it stands in for."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def wrap(self, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            if self.left == 0:
+                raise OSError(28, "No space left on device")
+            self.left -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+
+def test_a_fault_at_any_write_leaves_the_previous_checkpoint(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import builtins
+
+    failed = 0
+    for at in range(100):
+        fault = _Fault(at)
+        with monkeypatch.context() as patched:
+            for module, name in (
+                (builtins, "open"),
+                (os, "fsync"),
+                (os, "mkdir"),
+                (os, "rename"),
+            ):
+                patched.setattr(module, name, fault.wrap(getattr(module, name)))
+            try:
+                save_step(run, 4)
+            except CheckpointError as error:
+                failed += 1
+                assert "No space left on device" in str(error)
+            else:
+                break
+        complete = step_folder(run, 4).exists()
+        assert step_of(run) == (4 if complete else 3)  # the flush of the parent may fail
+        assert not list(run.glob(".*"))  # nothing half-made is left
+        shutil.rmtree(step_folder(run, 4), ignore_errors=True)
+    # mkdir of the parent and of the folder, 5 x (open, fsync), 2 folders flushed, 1 rename.
+    assert failed == 15
+    assert step_of(run) == 4
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(run: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = [p.stat().st_size for p in step_folder(run, 3).iterdir()]
+    for limit in (max(sizes) * i // 10 for i in range(10)):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(CheckpointError, match="File too large; older checkpoints"):
+                save_step(run, 4)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert step_of(run) == 3
+        assert not list(run.glob(".*"))
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Start a process that saves without end, and wait for its first checkpoint."""
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('tiny', {__file__!r})\n"
+        "tiny = importlib.util.module_from_spec(spec); sys.modules['tiny'] = tiny\n"
+        "spec.loader.exec_module(tiny)\n"
+        "from pathlib import Path\n"
+        f"run = Path({str(run)!r})\n"
+        "step = max((s for s, _ in tiny.checkpoint.steps(run)), default=0)\n"
+        "while True:\n"
+        "    step += 1; tiny.save_step(run, step); tiny.checkpoint.prune(run, keep=2)\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    before = [s for s, _ in checkpoint.steps(run)]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+    try:
+        while [s for s, _ in checkpoint.steps(run)] == before:
+            assert process.poll() is None, "the writer stopped by itself"
+            time.sleep(0.001)
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("kills", (2, pytest.param(50, marks=pytest.mark.slow)))
+def test_a_kill_at_any_moment_leaves_a_valid_newest_checkpoint(
+    tmp_path: Path, kills: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    reached = 0
+    for _ in range(kills):
+        with writing(tmp_path):
+            time.sleep(draw.random() * 0.05)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # the newest by name is valid, no fallback is needed
+            step = step_of(tmp_path)
+        assert step > reached
+        reached = step

@@ -1,0 +1,139 @@
+"""The configuration of an experiment: TOML, types, and what a run keeps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cst_operator.config import (
+    ExperimentConfig,
+    ModelConfig,
+    TaskConfig,
+    from_mapping,
+    load_config,
+    to_toml,
+    write_config,
+)
+from cst_operator.errors import ConfigError
+from cst_operator.model import CSTConfig
+from cst_operator.sobolev import SobolevLoss
+from cst_operator.tasks import Forecast, PointUpsampling, Steady
+from cst_operator.training import FitConfig
+
+FROM_DATA = {"dim", "in_channels", "out_channels", "in_names", "out_names", "transient"}
+CHANNELS = {"static": ("f", "a", "distance"), "solved": ("u",)}
+
+
+def read(text: str, folder: Path) -> ExperimentConfig:
+    path = folder / "train.toml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_sizes_of_the_model_are_those_of_its_own_configuration() -> None:
+    own = {f.name: f.default for f in dataclasses.fields(CSTConfig) if f.name not in FROM_DATA}
+    assert {f.name: f.default for f in dataclasses.fields(ModelConfig)} == own
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert read("", tmp_path) == ExperimentConfig()
+
+
+def test_values_of_every_table_arrive(tmp_path: Path) -> None:
+    config = read(
+        "data = 'd'\n[task]\ninputs = ['f', 'a']\n[model]\nwidth = 32\nradii = [0.2, 2]\n"
+        "[loss]\norder = 0\n[fit]\nlr = 3e-4\nclip = 2\n",
+        tmp_path,
+    )
+    assert config == ExperimentConfig(
+        data="d",
+        task=TaskConfig(inputs=("f", "a")),
+        model=ModelConfig(width=32, radii=(0.2, 2.0)),
+        loss=SobolevLoss(order=0, num_points=0),
+        fit=FitConfig(lr=3e-4, clip=2.0),
+    )
+    assert isinstance(config.fit.clip, float)
+
+
+def test_what_is_written_is_read_back_as_the_same(tmp_path: Path) -> None:
+    config = ExperimentConfig(
+        data='odd "name" \\ ü\n',
+        task=TaskConfig(kind="steady", inputs=("f",), outputs=("u",)),
+        loss=SobolevLoss(order=2, weights=(1.0, 0.1, 1e-5), relative=False),
+        fit=FitConfig(lr=1e-5, steps=7, precision="bfloat16"),
+    )
+    path = write_config(tmp_path / "experiment.toml", config)
+    assert load_config(path) == config
+    assert "[fit]" in to_toml(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fit]\nstepz = 3", ["'fit.stepz'", "'fit.steps'"]),
+        ("lr = 1e-3", ["'lr'", "'fit.lr'"]),
+        ("[optim]\nlr = 1e-3", ["'optim'"]),
+        ("[model]\nwidht = 3", ["'model.widht'", "'model.width'"]),
+        ("[fit]\nsteps = 'many'", ["fit.steps", "'many'", "an integer"]),
+        ("[fit]\nsteps = 3.5", ["fit.steps", "an integer"]),
+        ("[fit]\nsteps = true", ["fit.steps", "an integer"]),
+        ("[fit]\nlr = '1e-3'", ["fit.lr", "a number"]),
+        ("[fit]\nlr = -1.0", ["[fit]", "lr is -1.0", "positive"]),
+        ("[fit]\ndevice = 'gpu'", ["fit.device", "'gpu'", "'cuda'"]),
+        ("[loss]\nrelative = 1", ["loss.relative", "true or false"]),
+        ("[loss]\nweights = 1.0", ["loss.weights", "a list"]),
+        ("[model]\nradii = [1.0]", ["model.radii", "1 entries", "expected 2"]),
+        ("[task]\ninputs = [1]", ["task.inputs", "a string"]),
+        ("fit = 3", ["fit", "table [fit]"]),
+        ("[fit\nlr = 1", ["not TOML"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(text: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "train.toml" in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_a_mapping_may_come_from_anywhere() -> None:
+    assert from_mapping(TaskConfig, {"kind": "steady"}, "here").kind == "steady"
+
+
+def test_inputs_follow_from_the_system() -> None:
+    task = TaskConfig().resolve(system="darcy", num_frames=1, **CHANNELS)
+    assert (task.kind, task.inputs, task.outputs) == ("steady", ("f", "a", "distance"), ("u",))
+    assert task.source_channels == ("f", "a", "distance")
+    assert task.build() == Steady(inputs=("f", "a", "distance"), outputs=("u",))
+
+
+def test_several_frames_are_forecast_from_the_first() -> None:
+    task = TaskConfig(num_queries=9).resolve(system="heat", num_frames=3, **CHANNELS)
+    assert task.source_channels == ("f", "distance", "u")
+    assert task.build() == Forecast(inputs=("f", "distance"), outputs=("u",), num_queries=9)
+    assert task.build(training=False) == Forecast(inputs=("f", "distance"), outputs=("u",))
+
+
+def test_upsampling_reads_what_it_answers() -> None:
+    task = TaskConfig(kind="upsampling", fraction=0.5)
+    task = task.resolve(system="poisson", num_frames=2, **CHANNELS)
+    assert task.source_channels == task.outputs == ("u",)
+    assert task.build(num_frames=2) == PointUpsampling(channels=("u",), frames=(0, 1), fraction=0.5)
+
+
+def test_a_foreign_system_gives_all_its_static_channels() -> None:
+    task = TaskConfig().resolve(system="mine", num_frames=1, **CHANNELS)
+    assert task.inputs == CHANNELS["static"]
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": ("distanse",)}, {"outputs": ("v",)}])
+def test_a_channel_the_data_lack_is_named(wrong: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(ConfigError, match="do not have.*choose from"):
+        TaskConfig(**wrong).resolve(system="poisson", num_frames=1, **CHANNELS)

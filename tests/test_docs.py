@@ -1,0 +1,62 @@
+"""Every documented example runs, and every public module has its place in the documentation."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def module_names() -> list[str]:
+    """Every module of the library by its installed name, found without importing anything."""
+    names = []
+    for folder, package in (
+        (ROOT / "cst_operator", "cst_operator"),
+        (ROOT / "solvers", "cst_operator.solvers"),
+        (ROOT / "datasets", "cst_operator.datasets"),
+    ):
+        for path in sorted(folder.rglob("*.py")):  # does not follow links
+            parts = path.relative_to(folder).with_suffix("").parts
+            if parts[-1] == "__init__":
+                parts = parts[:-1]
+            names.append(".".join((package, *parts)))
+    return names
+
+
+MODULES = module_names()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_of_a_page_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # examples may write files
+    # Without the fences of Markdown, which would be read as expected output.
+    text = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_a_module_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name.endswith("__main__"):
+        pytest.skip("importing it runs the program")
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, optionflags=FLAGS).failed == 0
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.rst"))
+    documented = set(re.findall(r"^\.\. automodule:: (\S+)$", pages, flags=re.MULTILINE))
+    packages = {name.rpartition(".")[0] for name in MODULES}
+    public = {name for name in MODULES if not any(p.startswith("_") for p in name.split("."))}
+    assert documented >= public - packages
+    assert documented <= set(MODULES)

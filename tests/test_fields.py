@@ -1,0 +1,176 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.loader import DataLoader
+
+from cst_operator.errors import FieldError
+from cst_operator.fields import Example, PointField, Trajectory, trapezoid_weights
+from cst_operator.quadrature import node_weights
+from tests.mesh_samples import box
+
+
+def sample(kind: str = "mixed2", n: int = 4) -> PointField:
+    pos, cells = box(kind, n)
+    u = torch.stack([pos[:, 0], pos[:, 1] ** 2, pos.sum(dim=1)], dim=1)
+    return PointField(
+        pos, u, node_weights(pos, cells),
+        channels=("a", "b", "c"), units=("m", "", "K"),
+        gradient=torch.zeros(*u.shape, pos.shape[1]).double(),
+        time_derivative=u * 2, cells=cells,
+    )  # fmt: skip
+
+
+NAN = torch.tensor([[0.0], [1.0], [torch.nan]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pos": torch.zeros(3)}, r"pos has shape \(3,\); expected \[points, dimensions\]"),
+        ({"u": torch.zeros(3)}, r"write u\[:, None\]"),
+        ({"u": torch.zeros(2, 1)}, "u has 2 rows but pos has 3 points"),
+        ({"weights": torch.zeros(4)}, "weights has 4 rows but pos has 3 points"),
+        ({"time": torch.zeros(1)}, "time has 1 rows"),
+        ({"u": torch.zeros(3, 1), "gradient": torch.zeros(3, 1, 3)}, r"expected \(3, 1, 2\)"),
+        ({"u": torch.zeros(3, 2), "channels": ["a"]}, "1 channels were named but u has 2"),
+        ({"u": torch.zeros(3, 2), "channels": ["a", "a"]}, "names must differ"),
+        ({"u": torch.zeros(3, 1), "units": ["m", "s"]}, "2 units were named but u has 1"),
+        ({"u": NAN, "channels": ["p"]}, "first at point 2 in channel 'p'"),
+        ({"weights": torch.tensor([1.0, torch.inf, 1])}, "weights has 1 values .* point 1"),
+        ({"cells": {"triangle": torch.tensor([[0, 1, 3]])}}, "name point 3 but there are 3"),
+        ({"facets": {"line": torch.tensor([[-1, 1]])}}, "there are 3 points"),
+    ],
+)
+def test_inconsistent_fields_are_refused(arguments: dict[str, Any], message: str) -> None:
+    pos = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
+    with pytest.raises(FieldError, match=message):
+        PointField(**{"pos": pos, **arguments})
+
+
+def test_missing_parts_have_defaults() -> None:
+    field = PointField(torch.rand(4, 2), torch.rand(4, 2))
+    assert field.channels == ("u0", "u1")
+    assert field.units == ("", "")
+    assert field.time.tolist() == [0] * 4
+    assert PointField(torch.rand(4, 3)).u.shape == (4, 0)
+    assert (field.num_points, field.dim) == (4, 2)
+
+
+def test_select_takes_channels_with_their_derivatives() -> None:
+    field = sample()
+    chosen = field.select("c", "a")
+    assert (chosen.channels, chosen.units) == (("c", "a"), ("K", "m"))
+    assert torch.equal(chosen.u, field.u[:, [2, 0]])
+    assert torch.equal(chosen.time_derivative, field.time_derivative[:, [2, 0]])
+    assert chosen.gradient.shape[1] == 2
+    assert chosen.cells is not None
+    assert field.channels == ("a", "b", "c")
+    with pytest.raises(FieldError, match="no channel 'd'; the field has a, b, c"):
+        field.select("d")
+    assert field.select().u.shape == (field.num_points, 0)
+
+
+def test_with_channels_appends() -> None:
+    field = sample()
+    more = field.with_channels(field.u[:, :1] * 3, ["d"], ["s"])
+    assert (more.channels, more.units) == (("a", "b", "c", "d"), ("m", "", "K", "s"))
+    assert torch.equal(more.u[:, 3], field.u[:, 0] * 3)
+    assert "gradient" not in more
+    assert field.u.shape[1] == 3
+    with pytest.raises(FieldError, match="names must differ"):
+        field.with_channels(field.u[:, :1], ["a"])
+
+
+def test_with_values_keeps_points_weights_and_cells() -> None:
+    field = sample()
+    other = field.with_values(field.u[:, :1], ["z"])
+    assert other.channels == ("z",)
+    assert torch.equal(other.weights, field.weights)
+    assert other.cells.keys() == field.cells.keys()
+
+
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_subset_keeps_the_sum_of_weights(as_mask: bool) -> None:
+    field = sample()
+    index = torch.tensor([2, 3, 11])
+    chosen: Tensor = index
+    if as_mask:
+        chosen = torch.zeros(field.num_points, dtype=torch.bool)
+        chosen[index] = True
+    part = field.subset(chosen)
+    assert torch.equal(part.u, field.u[index])
+    assert torch.equal(part.pos, field.pos[index])
+    assert part.weights.sum().item() == pytest.approx(1, rel=1e-12)
+    ratio = part.weights / field.weights[index]
+    torch.testing.assert_close(ratio, ratio[:1].expand(3))
+    assert "cells" not in part
+    assert (part.channels, part.units) == (field.channels, field.units)
+
+
+def test_examples_of_different_sizes_are_collated() -> None:
+    fields = [sample("mixed2", 4), sample("mixed2", 2), sample("triangle", 3)]
+    examples = [
+        Example(f, PointField(f.pos[: 5 + i], f.u[: 5 + i, :1])) for i, f in enumerate(fields)
+    ]
+    batch = next(iter(DataLoader(examples[:2], batch_size=2)))
+    assert isinstance(batch, Example)
+    assert batch.source.num_graphs == 2
+    assert len(batch.source.pos) == fields[0].num_points + fields[1].num_points
+    assert batch.target.batch.tolist() == [0] * 5 + [1] * 6
+    # Vertex numbers of the second mesh start after the points of the first: the two unit squares
+    # together have area 2, point by point as before.
+    torch.testing.assert_close(
+        node_weights(batch.source.pos, batch.source.cells), batch.source.weights
+    )
+    back = batch.source.to_data_list()
+    for kind, index in fields[1].cells.items():
+        assert torch.equal(back[1].cells[kind], index)
+    assert tuple(back[1].channels) == fields[1].channels
+
+
+def trajectory() -> Trajectory:
+    mesh = sample().select("a")
+    times = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
+    u = times[:, None, None] * torch.ones(3, mesh.num_points, 2, dtype=torch.float64)
+    return Trajectory(
+        mesh=mesh, times=times, u=u, channels=("p", "q"),
+        time_derivative=torch.ones_like(u), parameters={"seed": 1.0},
+    )  # fmt: skip
+
+
+def test_a_frame_is_a_field_at_its_time() -> None:
+    frame = trajectory().frame(1)
+    assert frame.channels == ("p", "q")
+    assert frame.units == ("", "")
+    assert frame.time.unique().tolist() == [0.5]
+    assert frame.u.unique().tolist() == [0.5]
+    assert frame.weights.sum().item() == pytest.approx(1)
+    assert frame.cells.keys() == trajectory().mesh.cells.keys()
+    assert frame.time_derivative.shape == frame.u.shape
+
+
+def test_space_time_weights_integrate_over_space_and_time() -> None:
+    series = trajectory()
+    points = series.space_time([0, 1, 2])
+    assert points.num_points == 3 * series.mesh.num_points
+    # The integral of t over the unit square and [0, 2], linear in t and so exact.
+    assert (points.weights @ points.u[:, 0]).item() == pytest.approx(2)
+    pair = series.space_time(torch.tensor([1, 2]))
+    assert pair.weights.sum().item() == pytest.approx(1.5)
+    assert series.space_time([2]).weights.sum().item() == pytest.approx(1)
+    assert series.num_frames == 3
+
+
+def test_inconsistent_trajectories_are_refused() -> None:
+    series = trajectory()
+    with pytest.raises(FieldError, match=r"expected \[frames, points, channels\]"):
+        Trajectory(mesh=series.mesh, times=series.times, u=series.u, channels=("p",))
+    with pytest.raises(FieldError, match="increase strictly"):
+        Trajectory(mesh=series.mesh, times=series.times.flip(0), u=series.u, channels=("p", "q"))
+
+
+def test_trapezoid_weights_are_exact_for_linear_functions() -> None:
+    times = torch.tensor([1.0, 2.0, 4.0, 4.5], dtype=torch.float64)
+    assert (trapezoid_weights(times) @ times).item() == pytest.approx((4.5**2 - 1) / 2)
