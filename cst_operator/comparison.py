@@ -79,10 +79,15 @@ class Comparison:
         lines = self.wide()
         columns = list(dict.fromkeys(key for line in lines for key in line))
         # Narrow enough for a terminal of 80 columns.
-        table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title or None, box=SIMPLE_HEAD, padding=0, show_edge=False)
         for name in columns:
             left = name in ("split", "model")
-            table.add_column(escape(name), justify="left" if left else "right", overflow="fold")
+            table.add_column(
+                escape(name),
+                justify="left" if left else "right",
+                min_width=max(map(len, name.split())),
+                overflow="fold",
+            )
         for i, line in enumerate(lines):
             peers = [other for other in lines if other["split"] == line["split"]]
             cells = []

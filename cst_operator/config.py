@@ -27,6 +27,7 @@ from cst_operator.training import FitConfig
 __all__ = [
     "EXPERIMENT_FILE",
     "ExperimentConfig",
+    "Kind",
     "ModelConfig",
     "TaskConfig",
     "from_mapping",
@@ -46,12 +47,17 @@ _INPUTS = {
     "heat": ("f", "distance"),
 }
 
+Kind = Literal["auto", "steady", "forecast", "upsampling"]
+"""Kinds of tasks."""
+
+_SIMPLICES = ("line", "triangle", "tetra")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     """What the model reads and what it is asked."""
 
-    kind: Literal["auto", "steady", "forecast", "upsampling"] = "auto"
+    kind: Kind = "auto"
     """"steady": static fields in, the solution out. "forecast": static fields and the first frame
     in, later frames out. "upsampling": some points of a frame in, the others out. "auto": forecast
     for data with several frames, else steady."""
@@ -61,11 +67,20 @@ class TaskConfig:
     """Channels of the solution; all if omitted."""
     num_queries: int = 0
     """Ask at that many random points in training; at all if 0."""
+    resample: bool = True
+    """Train a steady task on a new random sampling of every solution in every epoch, which makes
+    the answer depend less on the mesh; only where all cells are triangles or tetrahedra."""
     fraction: float = 0.1
     """Share of the points that is read, for upsampling."""
 
     def resolve(
-        self, *, system: str, num_frames: int, static: tuple[str, ...], solved: tuple[str, ...]
+        self,
+        *,
+        system: str,
+        num_frames: int,
+        static: tuple[str, ...],
+        solved: tuple[str, ...],
+        cells: tuple[str, ...] = (),
     ) -> "TaskConfig":
         """The same with every choice made, for data of this form.
 
@@ -75,6 +90,7 @@ class TaskConfig:
             num_frames: frames of a trajectory.
             static: static channels of the data.
             solved: channels of the solution.
+            cells: types of the cells.
 
         Raises:
             ConfigError: if the data lack a channel.
@@ -93,14 +109,21 @@ class TaskConfig:
                         + (f"nearest: {near[0]!r}; " if near else "")
                         + f"choose from {', '.join(there) or 'none'}"
                     )
-        return dataclasses.replace(self, kind=kind, inputs=inputs, outputs=outputs)
+        simplices = bool(cells) and all(name in _SIMPLICES for name in cells)
+        return dataclasses.replace(
+            self,
+            kind=kind,
+            inputs=inputs,
+            outputs=outputs,
+            resample=self.resample and simplices and kind == "steady",
+        )
 
     def build(self, *, num_frames: int = 1, training: bool = True) -> Task:
         """The task of a resolved configuration.
 
         Args:
             num_frames: frames of a trajectory.
-            training: draw ``num_queries`` points; False asks at all.
+            training: draw points as configured; False reads and asks at all.
         """
         queries = self.num_queries if training else 0
         if self.kind == "upsampling":
@@ -110,8 +133,14 @@ class TaskConfig:
                 fraction=self.fraction,
                 num_queries=queries,
             )
-        make = Forecast if self.kind == "forecast" else Steady
-        return make(inputs=self.inputs, outputs=self.outputs, num_queries=queries)
+        if self.kind == "forecast":
+            return Forecast(inputs=self.inputs, outputs=self.outputs, num_queries=queries)
+        return Steady(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            num_queries=queries,
+            resample=self.resample and training,
+        )
 
     @property
     def source_channels(self) -> tuple[str, ...]:
@@ -143,7 +172,7 @@ class ModelConfig:
     """Largest initial frequency of the rotary encoding."""
     radii: tuple[float, float] = (0.15, 3.0)
     """Initial radii of the most local and the most global head; the longest side is 2."""
-    interpolant_radius: float = 0.1
+    interpolant_radius: float = 0.12
     """Initial radius of the interpolant that gives query tokens their values."""
     noise: float = 0.0
     """Standard deviation of the noise on source samples in training, at unit scale."""

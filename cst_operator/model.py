@@ -11,7 +11,14 @@ from cst_operator._ragged import Ragged
 from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
-from cst_operator.nn import Block, FourierFeatures, Memory, QuadratureAttention, SmoothInterpolant
+from cst_operator.nn import (
+    Block,
+    FourierFeatures,
+    Memory,
+    QuadratureAttention,
+    SmoothInterpolant,
+    TokenNorm,
+)
 from cst_operator.normalization import Normalization
 
 __all__ = ["CSTConfig", "CSTOperator", "Encoded"]
@@ -58,8 +65,9 @@ class CSTConfig:
     """Largest initial frequency of the rotary encoding."""
     radii: tuple[float, float] = (0.15, 3.0)
     """Initial radii of the most local and the most global head."""
-    interpolant_radius: float = 0.1
-    """Initial radius of the interpolant that gives query tokens their values."""
+    interpolant_radius: float = 0.12
+    """Radius of the interpolant that gives query tokens their values: about the spacing of the
+    coarsest training samples, or more."""
     noise: float = 0.0
     """Standard deviation of the noise on source samples in training, at unit scale."""
     coordinate_noise: float = 0.0
@@ -159,7 +167,7 @@ class CSTOperator(nn.Module):
             for _ in range(config.depth)
         )
         self.read_out = nn.Sequential(
-            nn.LayerNorm(config.width), nn.Linear(config.width, config.out_channels)
+            TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
         )
 
     def forward(self, source: "PointField | Encoded", target: PointField) -> Tensor:
@@ -284,8 +292,8 @@ class CSTOperator(nn.Module):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weight matrices inside the layers, which Muon trains; see ``FitConfig.muon_lr``."""
-        layers = (m for m in self.blocks.modules() if isinstance(m, nn.Linear))
-        return [layer.weight for layer in layers]
+        named = self.blocks.named_parameters()
+        return [p for name, p in named if p.dim() == 2 and name.endswith(".weight")]
 
     def fit_normalization(self, examples: Iterable[Example]) -> "CSTOperator":
         """Measure scales on training examples; see :class:`Normalization`."""

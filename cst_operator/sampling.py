@@ -1,5 +1,7 @@
 """Other samplings of a field that is known on a mesh."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights
 
-__all__ = ["sample_cells", "thin_out", "union"]
+__all__ = ["sample_cells", "thin_out", "union", "with_boundary"]
 
 _SIMPLICES = ("line", "triangle", "tetra")
 
@@ -35,7 +37,7 @@ def sample_cells(field: PointField, generator: torch.Generator) -> PointField:
         )
     volumes = cell_weights(field.pos, cells)
     parts = [_in_cells(field, cells[kind], volumes[kind], generator) for kind in cells]
-    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    joined: dict[str, Any] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return PointField(channels=field.channels, units=field.units, **joined)
 
 
@@ -64,13 +66,33 @@ def _in_cells(
 def union(*fields: PointField) -> PointField:
     """Several samplings of one domain as one: all points, every weight divided by their number."""
     keys = ("pos", "time", "u", "weights", "gradient", "time_derivative")
-    joined = {
+    joined: dict[str, Any] = {
         key: torch.cat([field[key] for field in fields])
         for key in keys
         if all(key in field for field in fields)
     }
     joined["weights"] = joined["weights"] / len(fields)
     return PointField(channels=fields[0].channels, units=fields[0].units, **joined)
+
+
+def with_boundary(field: PointField, boundary: PointField) -> PointField:
+    """A sampling of a domain and of its boundary as one set of points.
+
+    The points of the boundary bring their own measure: the weights of both parts add up to one
+    half, so neither vanishes when the mesh is refined. A further channel ``boundary`` is 1 on the
+    boundary's points and 0 on the others.
+
+    Args:
+        field: points of the domain, with weights.
+        boundary: points of its boundary with surface weights and the same channels, see
+            :func:`~cst_operator.boundary.boundary_points`.
+    """
+    parts = []
+    for part, flag in ((field, 0.0), (boundary, 1.0)):
+        flagged = part.with_channels(torch.full_like(part.u[:, :1], flag), ["boundary"])
+        flagged.weights = part.weights / part.weights.sum()
+        parts.append(flagged)
+    return union(*parts)
 
 
 def thin_out(field: PointField, count: int, generator: torch.Generator) -> PointField:

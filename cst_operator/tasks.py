@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cst_operator.boundary import boundary_points
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory
-from cst_operator.sampling import sample_cells, thin_out, union
+from cst_operator.sampling import sample_cells, thin_out, union, with_boundary
 
 __all__ = ["FrameInterpolation", "Forecast", "PointUpsampling", "Steady", "Task", "TaskDataset"]
 
@@ -29,27 +30,34 @@ class Steady:
         outputs: channels of the solution that are asked for.
         num_queries: ask at that many random points, drawn anew in every epoch; all if zero.
         resample: read and ask at a random sampling of the solution instead of the nodes, drawn
-            anew in every epoch: of the nodes and one random point in every cell, a random share
-            of about as many as there are nodes. A model that has met many samplings of a field
-            depends less on the mesh. For training on simplices only.
+            anew in every epoch: in most examples of the nodes and one random point in every cell,
+            in the others of the nodes, and of either a random share. A model that has met many
+            samplings of a field depends less on the mesh. For training on simplices only.
+        boundary: the source carries the points of the boundary as well, with their own measure
+            and the channel ``boundary``, see :func:`~cst_operator.sampling.with_boundary`.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     num_queries: int = 0
     resample: bool = False
+    boundary: bool = False
 
     def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
         """Make the example of one solution."""
-        source = trajectory.mesh.select(*self.inputs)
+        mesh = source = trajectory.mesh.select(*self.inputs)
         target = trajectory.frame(0).select(*self.outputs)
         if self.resample:
-            source, target = (
-                union(field, sample_cells(field, generator)) for field in (source, target)
-            )
-            share = float(torch.empty(()).uniform_(0.5, 1.2, generator=generator))
-            count = max(1, round(share * trajectory.mesh.num_points))
-            source = thin_out(source, min(count, source.num_points), generator)
+            inside, share = torch.rand(2, generator=generator).tolist()
+            if inside < 0.6:
+                source, target = (
+                    union(field, sample_cells(field, generator)) for field in (source, target)
+                )
+            # Fewer points than nodes make a step cheap, and different numbers teach the integral.
+            count = max(1, round((0.35 + 0.45 * share) * mesh.num_points))
+            source = thin_out(source, count, generator)
+        if self.boundary:
+            source = with_boundary(source, boundary_points(mesh))
         return Example(_bare(source), _some(target, self.num_queries, generator))
 
 

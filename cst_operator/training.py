@@ -477,9 +477,7 @@ def _new_state(model: nn.Module, config: FitConfig, device: torch.device) -> _St
     ]
     # One kernel instead of many; it knows no complex parameters.
     fused = device.type == "cuda" and not any(p.is_complex() for _, p in named)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, fused=fused)]
     names = [[name for name, _ in (*matrices, *others)]]
     if muon:
         optimizers.append(

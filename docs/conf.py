@@ -51,6 +51,8 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(Tensor|nn\.Module|Data|Path|SuperLU|Callable|Iterable|Iterator|Mapping|Sequence)",
     ),
+    # What tyro adds to the type of an argument.
+    (r"py:class", r"Positional|to"),
     # Private base classes and aliases have no page.
     (r"py:.*", r"cst_operator\.(\w+\.)*_\w+"),
 ]

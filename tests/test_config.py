@@ -21,7 +21,7 @@ from cst_operator.tasks import Forecast, PointUpsampling, Steady
 from cst_operator.training import FitConfig
 
 FROM_DATA = {"dim", "in_channels", "out_channels", "in_names", "out_names", "transient"}
-CHANNELS = {"static": ("f", "a", "distance"), "solved": ("u",)}
+CHANNELS = {"static": ("f", "a", "distance"), "solved": ("u",), "cells": ("triangle",)}
 
 
 def read(text: str, folder: Path) -> ExperimentConfig:
@@ -111,7 +111,14 @@ def test_inputs_follow_from_the_system() -> None:
     task = TaskConfig().resolve(system="darcy", num_frames=1, **CHANNELS)
     assert (task.kind, task.inputs, task.outputs) == ("steady", ("f", "a", "distance"), ("u",))
     assert task.source_channels == ("f", "a", "distance")
-    assert task.build() == Steady(inputs=("f", "a", "distance"), outputs=("u",))
+    plain = Steady(inputs=("f", "a", "distance"), outputs=("u",))
+    assert task.build() == dataclasses.replace(plain, resample=True)
+    assert task.build(training=False) == plain
+
+
+def test_quadrilaterals_are_not_resampled() -> None:
+    task = TaskConfig().resolve(system="", num_frames=1, **{**CHANNELS, "cells": ("quad",)})
+    assert not task.resample
 
 
 def test_several_frames_are_forecast_from_the_first() -> None:

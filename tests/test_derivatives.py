@@ -127,7 +127,7 @@ def test_derivatives_of_a_batch_are_those_of_its_samples(form, seed, generator):
     together = model.derivatives(*joined(*examples), order=2)
     for k in range(3):
         single = torch.cat([model.derivatives(*e, order=2).order(k) for e in examples])
-        size = float(1 + single.abs().max())
+        size = float(1 + single.detach().abs().max())
         torch.testing.assert_close(together.order(k), single, rtol=0, atol=1e-12 * size)  # sums
 
 
@@ -209,8 +209,8 @@ def test_second_differences_along_a_line_through_many_cells_stay_bounded(seed, g
         )
     second = (u[2:] - 2 * u[1:-1] + u[:-2]) / step**2
     # A kink of slope J would give J/step, ten thousand times J. The curvature is sampled every
-    # 2e-3, and second differences round by 4e-16/step^2, about 1e-7.
-    assert second.abs().max() <= 1.02 * curve.abs().max() + 1e-5
+    # 2e-3, in which it changes by less than a tenth; second differences round by 1e-7.
+    assert second.abs().max() <= 1.1 * curve.abs().max() + 1e-5
     assert curve.abs().max() > 0.1
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cst_operator.nn import FourierFeatures, QuadratureAttention, RotaryCoordinates
+from cst_operator.derivatives import differentiate
+from cst_operator.nn import FourierFeatures, QuadratureAttention, RotaryCoordinates, TokenNorm
 from cst_operator.nn import SmoothInterpolant as Interpolant
 
 # Sums of some hundred terms of order one in another order.
@@ -263,3 +264,42 @@ def test_a_smaller_radius_smooths_less():
 
     # The bias of local-linear regression is radius^2 / 2 times the second derivative.
     assert math.log2(error(0.1) / error(0.05)) == pytest.approx(2, abs=0.3)
+
+
+# --- derivatives of layers ---
+
+
+def test_token_norm_is_layer_norm():
+    layer = TokenNorm(6).double()
+    fused = torch.nn.LayerNorm(6).double()
+    with torch.no_grad():
+        layer.weight.add_(torch.randn(6))
+        layer.bias.add_(torch.randn(6))
+    fused.load_state_dict(layer.state_dict())
+    h = torch.randn(3, 5, 6).double()
+    torch.testing.assert_close(layer(h), fused(h), **SUMS)
+
+
+@pytest.mark.parametrize("name", ["norm", "interpolant"])
+def test_gradients_of_first_derivatives_agree_with_finite_differences(name):
+    # Fused kernels may pass gradcheck and be wrong here: their forward rules are not differentiable.
+    s, log_weights = _cloud(12)
+    norm, interpolant = TokenNorm(5).double(), Interpolant(2, 0.4).double()
+    mix, way = torch.randn(2, 2, 5).double()
+    at = _uniform(1, 3, 2)
+
+    def loss(mix: Tensor) -> Tensor:
+        def layer(x: Tensor) -> Tensor:
+            if name == "norm":
+                return norm(x @ mix)
+            return interpolant(x, s, s.sin() @ mix, log_weights)
+
+        return sum(part.sin().sum() for part in differentiate(layer, at, 2))
+
+    mix.requires_grad_()
+    slope = (torch.autograd.grad(loss(mix), mix)[0] * way).sum()
+    with torch.no_grad():
+        # Central differences with a step of 1e-5: 1e-10 of curvature and 1e-11 of rounding, for
+        # derivatives of order ten to a thousand.
+        wanted = (loss(mix + 1e-5 * way) - loss(mix - 1e-5 * way)) / 2e-5
+    torch.testing.assert_close(slope, wanted, rtol=1e-6, atol=1e-5)

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
-from cst_operator.config import EXPERIMENT_FILE, TaskConfig, load_config
+from cst_operator.config import EXPERIMENT_FILE, Kind, TaskConfig, load_config
 from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import ConfigError, FieldError, InputError
 from cst_operator.evaluation import Model
@@ -108,6 +108,7 @@ def resolve_task(task: TaskConfig, data: TrajectoryDataset) -> TaskConfig:
         num_frames=first.num_frames,
         static=tuple(first.mesh.channels),
         solved=tuple(first.channels),
+        cells=tuple(first.mesh.get("cells") or ()),
     )
 
 
@@ -145,7 +146,8 @@ def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     file = next(
         (f / EXPERIMENT_FILE for f in (path, path.parent) if (f / EXPERIMENT_FILE).is_file()), None
     )
-    kind, fraction = "auto", TaskConfig().fraction
+    kind: Kind = "auto"
+    fraction = TaskConfig().fraction
     if file is not None:
         saved = load_config(file).task
         kind, fraction = saved.kind, saved.fraction
@@ -161,7 +163,7 @@ def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
         inputs = tuple(name for name in inputs if name not in outputs)
     elif kind == "upsampling":
         inputs = ()
-    task = TaskConfig(kind=kind, inputs=inputs, outputs=outputs, fraction=fraction)  # type: ignore[arg-type]
+    task = TaskConfig(kind=kind, inputs=inputs, outputs=outputs, fraction=fraction)
     name = path.resolve().name
     return TrainedModel(name, model, task, bool(config.transient), file)
 

@@ -66,8 +66,7 @@ class Train(ExperimentConfig):
         """Train, and say where the model is."""
         if not self.data:
             raise InputError("nothing to train on; give a data set with --data FOLDER")
-        busy = bool(checkpoint.steps(self.out))
-        if busy and not self.resume:
+        if checkpoint.steps(self.out) and not self.resume:
             raise InputError(
                 f"{self.out} holds a run already; add --resume to go on with it, "
                 "or choose another folder with --out"
@@ -89,10 +88,10 @@ class Train(ExperimentConfig):
         train = TaskDataset(
             SinglePrecision(first), task.build(num_frames=sample.num_frames), seed=self.fit.seed
         )
-        if not busy:
+        if not self.resume:
             self.out.mkdir(parents=True, exist_ok=True)
-            if not self.resume:  # a training that stopped before its first checkpoint left nothing
-                (self.out / "log.jsonl").unlink(missing_ok=True)
+            # All that a training leaves which stopped before its first checkpoint.
+            (self.out / "log.jsonl").unlink(missing_ok=True)
             write_config(self.out / EXPERIMENT_FILE, resolved)
         out = console()
         out.print(

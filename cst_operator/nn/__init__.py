@@ -4,6 +4,7 @@ from cst_operator.nn.attention import Memory, QuadratureAttention
 from cst_operator.nn.block import Block
 from cst_operator.nn.encodings import FourierFeatures, RotaryCoordinates
 from cst_operator.nn.interpolant import SmoothInterpolant
+from cst_operator.nn.norm import TokenNorm
 
 __all__ = [
     "Block",
@@ -12,4 +13,5 @@ __all__ = [
     "QuadratureAttention",
     "RotaryCoordinates",
     "SmoothInterpolant",
+    "TokenNorm",
 ]

@@ -33,11 +33,11 @@ class QuadratureAttention(nn.Module):
         \sigma(q, i) = \frac{\langle R_q Q h(q), R_i K h_i\rangle}{\sqrt k}
         - \sum_j \frac{(s_j(q) - s_j(i))^2}{2 r_j^2},
 
-    where R turns the k channels of a query or key by the coordinates (rotary encoding) and every head has learned radii
-    r, one for each coordinate: heads with small radii aggregate a smooth neighbourhood of fixed
-    physical size, heads with large ones see the whole domain. Both the log-weight and the
-    Gaussian window are inner products of a few further channels, so that a fused attention kernel
-    evaluates the score as it is; these channels are taken out of the head's width.
+    where R turns the k channels of a query or key by the coordinates (rotary encoding) and every
+    head has learned radii r, one for each coordinate: heads with small radii aggregate a smooth
+    neighbourhood of fixed physical size, heads with large ones see the whole domain. Both the
+    log-weight and the Gaussian window are inner products of a few further channels, so that a fused
+    attention kernel evaluates the score as it is; these channels are taken out of the head's width.
 
     Args:
         width: channels of a token.

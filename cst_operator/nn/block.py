@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from cst_operator.nn.attention import Memory, QuadratureAttention
+from cst_operator.nn.norm import TokenNorm
 
 __all__ = ["Block", "GatedLinear"]
 
@@ -41,9 +42,9 @@ class Block(nn.Module):
 
     def __init__(self, attention: QuadratureAttention, *, width: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = TokenNorm(width)
         self.attention = attention
-        self.pointwise = nn.Sequential(nn.LayerNorm(width), GatedLinear(width, hidden))
+        self.pointwise = nn.Sequential(TokenNorm(width), GatedLinear(width, hidden))
 
     def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Memory:
         """What other tokens read of ``h``; see :meth:`QuadratureAttention.memory`."""

@@ -1,7 +1,5 @@
 """A smooth interpolant of scattered samples, the values of query tokens."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -12,21 +10,25 @@ class SmoothInterpolant(nn.Module):
     r"""Local-linear kernel regression with quadrature weights.
 
     At a query s, the straight line (plane, ...) that fits the samples best under the weights
-    :math:`w_i \exp(-\lvert s - s_i\rvert^2 / 2r^2)`. The fit reproduces linear functions up to its ridge,
-    is infinitely differentiable in s, and because the radius r is a length of the domain, not of
-    the mesh, it converges when the mesh is refined.
+    :math:`w_i \exp(-\lvert s - s_i\rvert^2 / 2r^2)`. The fit reproduces linear functions up to its
+    ridge, is infinitely differentiable in s, and because the radius r is a length of the domain,
+    not of the mesh, it converges when the mesh is refined.
 
     Args:
         dim: number of coordinates D.
-        radius: initial radius r, learned, one for each coordinate.
+        radius: radius r, about the spacing of the coarsest samples or more.
         ridge: regularization of the slope, relative to :math:`r^2`.
 
     Source: Fan, Design-adaptive nonparametric regression, 1992.
     """
 
+    radius: Tensor
+
     def __init__(self, dim: int, radius: float, ridge: float = 1e-2) -> None:
         super().__init__()
-        self.log_radius = nn.Parameter(torch.full((dim,), math.log(radius)))
+        # Learned, it would shrink below the spacing of the training meshes and jump from node to
+        # node, which costs accuracy everywhere else.
+        self.register_buffer("radius", torch.full((dim,), radius))
         self.ridge = ridge
 
     def forward(
@@ -43,8 +45,7 @@ class SmoothInterpolant(nn.Module):
         Returns:
             Values at the queries, [B, M, c].
         """
-        inverse = torch.exp(-self.log_radius)
-        x, s = query * inverse, coordinates * inverse
+        x, s = query / self.radius, coordinates / self.radius
         score = x @ s.transpose(1, 2) + (log_weights - s.square().sum(-1) / 2)[:, None]
         share = torch.softmax(score, dim=-1)  # [B, M, N]
         dim, channels = s.shape[-1], values.shape[-1]
@@ -52,8 +53,28 @@ class SmoothInterpolant(nn.Module):
         moments = share @ torch.cat([s, values, products], dim=-1)
         place, mean, second = moments.split([dim, channels, dim * (dim + channels)], dim=-1)
         first = torch.cat([place, mean], dim=-1)
-        central = second.unflatten(-1, (dim, dim + channels)) - place[..., :, None] * first[..., None, :]
+        second = second.unflatten(-1, (dim, dim + channels))
+        central = second - place[..., :, None] * first[..., None, :]
         covariance, cross = central.split([dim, channels], dim=-1)
         ridge = self.ridge * torch.eye(dim, dtype=s.dtype, device=s.device)
-        slope = torch.linalg.solve(covariance + ridge, cross)  # [B, M, D, c]
+        slope = _solve(covariance + ridge, cross)  # [B, M, D, c]
         return mean + ((x - place)[..., None] * slope).sum(-2)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Elimination for few unknowns, [..., D, D] and [..., D, c] -> [..., D, c].
+
+    The matrices are positive definite, so no rows change places. torch.linalg.solve would take the
+    factors as constants when its forward-mode rule is differentiated, and give wrong second
+    derivatives and wrong gradients of first ones.
+    """
+    top = right[..., :1, :] / matrix[..., :1, :1]
+    if matrix.shape[-1] == 1:
+        return top
+    row = matrix[..., :1, 1:] / matrix[..., :1, :1]
+    column = matrix[..., 1:, :1]
+    rest = _solve(
+        matrix[..., 1:, 1:] - column * row,
+        right[..., 1:, :] - column * top,
+    )
+    return torch.cat([top - row @ rest, rest], dim=-2)

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from benchmarks import cylinder_wake
+
+
+@pytest.fixture
+def wake(shared_data):
+    return cylinder_wake.load(shared_data)
+
+
+def test_interpolation_in_time_fails_on_the_wake_as_published(wake):
+    answers = cylinder_wake.interpolate_frames(wake)
+    errors = {name: cylinder_wake.score(wake, u) for name, u in answers.items()}
+    assert errors["linear"]["fluctuation_l2"] == pytest.approx(0.88, abs=0.01)
+    assert errors["cubic_spline"]["fluctuation_l2"] == pytest.approx(0.85, abs=0.01)
+    assert errors["harmonics_4"]["fluctuation_l2"] == pytest.approx(0.137, abs=0.001)
+
+
+def test_what_is_hidden_has_no_part_in_what_is_fitted(wake, generator):
+    hidden = list(cylinder_wake.HIDDEN)
+    masking = cylinder_wake.Masking(frequency=wake.frequency, num_sources=5, num_queries=7)
+    fluctuation = wake.fluctuation
+    fluctuation.u[hidden] = torch.nan  # a field with NaN is refused
+    for _ in range(5):
+        source, target = masking(fluctuation, generator)
+        assert len(target.u) == 7 and len(source.u) % 5 == 0
+        assert not (source.pos[:, None, 2:] == target.pos[None, :, 2:]).all(-1).any()  # masked
+
+
+def test_the_known_and_the_asked_points_are_all_points(generator):
+    known, asked = cylinder_wake.split_points(3944, generator)
+    assert len(known) == 394
+    assert torch.cat([known, asked]).sort().values.tolist() == list(range(3944))
+
+
+def test_a_perfect_answer_has_no_error_and_the_mean_all_of_it(wake):
+    truth = wake.truth.u[list(cylinder_wake.HIDDEN)]
+    assert set(cylinder_wake.score(wake, truth).values()) == {0.0}
+    mean = wake.mean.expand_as(truth)
+    assert cylinder_wake.score(wake, mean)["fluctuation_l2[u_y]"] == pytest.approx(1.0)

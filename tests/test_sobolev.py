@@ -1,0 +1,301 @@
+"""The Sobolev loss is the norm it says, for any model and any batch."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cst_operator.derivatives import Derivatives, differentiate
+from cst_operator.errors import ConfigError, FieldError
+from cst_operator.fields import Example, PointField
+from cst_operator.sobolev import SobolevLoss, _dummies
+from tests.mesh_samples import box
+from tests.model_samples import joined, known_field, tiny_model
+
+# Sums of some hundred terms of order one in another order.
+SUMS = {"rtol": 1e-12, "atol": 1e-12}
+
+
+class Formula(nn.Module):
+    """A known function of the coordinate, with the interface of an exact model."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def encode(self, source: PointField, target: PointField) -> PointField:
+        return source
+
+    def forward(self, source: PointField, target: PointField) -> Tensor:
+        return self.function(target.pos)
+
+    def derivatives(self, source: PointField, target: PointField, order: int = 1) -> Derivatives:
+        tensors = differentiate(self.function, target.pos, order)
+        return Derivatives(tensors, dim=target.pos.shape[1])
+
+
+class Nodal(nn.Module):
+    """The same with values alone."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, source: PointField, target: PointField) -> Tensor:
+        return self.function(target.pos)
+
+
+def _target(generator, num_points: int = 30, *, transient: bool = False) -> PointField:
+    """Random values with random known derivatives."""
+    field = known_field(generator, num_points, transient=transient)
+    gradient = torch.randn(num_points, 2, 2, generator=generator, dtype=torch.float64)
+    rate = torch.randn(num_points, 2, generator=generator, dtype=torch.float64)
+    return field.with_values(
+        field.u, gradient=gradient, time_derivative=rate if transient else None
+    )
+
+
+def _square(generator, n: int, slope: Tensor) -> PointField:
+    """A linear field on a triangulated unit square, with random weights."""
+    pos, cells = box("triangle", n, bend=0.02)
+    w = 0.2 + torch.rand(len(pos), generator=generator, dtype=pos.dtype)
+    return PointField(pos=pos, u=pos @ slope + 1, weights=w, cells=cells)
+
+
+SLOPE = torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64)  # [d, c]
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("transient", [False, True])
+def test_loss_is_the_formula_of_its_docstring(p, relative, transient, seed, generator):
+    model = tiny_model(seed, transient=transient)
+    source = known_field(generator, 20, transient=transient)
+    target = _target(generator, transient=transient)
+    loss = SobolevLoss(order=1, p=p, relative=relative, weights=(2.0, 0.3))
+    got = loss(model, Example(source, target))
+    answer = model.derivatives(source, target)
+    slope, wanted_slope = answer.gradient, target.gradient
+    if transient:
+        slope = torch.cat([slope, answer.time_derivative[..., None]], -1)
+        wanted_slope = torch.cat([wanted_slope, target.time_derivative[..., None]], -1)
+    total = 0.0
+    for weight, name, have, want in (
+        (2.0, "order0", answer.u, target.u),
+        (0.3, "order1", slope, wanted_slope),
+    ):
+        over = under = torch.zeros((), dtype=torch.float64)
+        for i in range(target.num_points):
+            over = over + target.weights[i] * (have[i] - want[i]).abs().pow(p).sum()
+            under = under + target.weights[i] * want[i].abs().pow(p).sum()
+        norm = (over / under if relative else over) ** (1 / p)
+        torch.testing.assert_close(got.terms[name], norm, **SUMS)
+        total = total + weight * norm
+    torch.testing.assert_close(got.total, total, **SUMS)
+
+
+def test_the_second_order_term_of_a_known_function(generator):
+    square = _square(generator, 4, SLOPE)
+    model = Formula(lambda x: torch.cat([x[..., :1] ** 2, x[..., :1] * x[..., 1:]], -1))
+    got = SobolevLoss(order=2, relative=False)(model, Example(square, square)).terms["order2"]
+    # The data is linear: its second derivatives are zero. The model's are 2, and 1 twice.
+    wanted = (square.weights.sum() * (2**2 + 1 + 1)).sqrt()
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=0)  # nested nodal gradients round
+
+
+def test_models_without_derivatives_are_differentiated_through_the_mesh(generator):
+    square = _square(generator, 4, SLOPE)
+    loss = SobolevLoss(order=1)
+    got = loss(Nodal(lambda x: 3 * (x @ SLOPE)), Example(square, square)).terms
+    # Gradients of linear functions are exact on a mesh: three times as large, off by two.
+    torch.testing.assert_close(got["order1"], torch.tensor(2.0).double(), **SUMS)
+
+
+@pytest.mark.parametrize("kind", ["exact", "nodal", "formula"])
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_ragged_batch_gives_the_mean_over_its_samples(kind, order, seed, generator):
+    squares = [_square(generator, n, SLOPE * n) for n in (2, 4, 3)]
+    model = {
+        "exact": tiny_model(seed),
+        "nodal": Nodal(torch.sin),
+        "formula": Formula(torch.sin),
+    }[kind]
+    loss = SobolevLoss(order=order, p=3.0)
+    examples = [Example(square, square) for square in squares]
+    single = torch.stack([loss(model, example).total for example in examples]).mean()
+    torch.testing.assert_close(loss(model, joined(*examples)).total, single, **SUMS)
+
+
+def test_splitting_a_target_point_changes_nothing(generator):
+    target = _target(generator)
+    index = torch.cat([torch.arange(30), torch.tensor([4])])
+    twice = PointField(
+        **{key: target[key][index] for key in ("pos", "u", "weights", "time", "gradient")}
+    )
+    loss, model = SobolevLoss(order=1), Formula(torch.sin)
+    unbalanced = loss(model, Example(twice, twice)).total
+    twice.weights[[4, 30]] /= 2
+    whole = loss(model, Example(target, target)).total
+    torch.testing.assert_close(loss(model, Example(twice, twice)).total, whole, **SUMS)
+    assert abs(unbalanced - whole) > 1e-4
+
+
+def test_random_points_estimate_the_integral(generator):
+    targets = [_target(generator, n) for n in (30, 11)]
+    batch = joined(*(Example(t, t) for t in targets))
+    model = Formula(torch.sin)
+    # Without the root (p = 1) the estimate has no bias.
+    whole = SobolevLoss(order=1, p=1.0, relative=False)(model, batch).terms["order1"]
+    few = SobolevLoss(order=1, p=1.0, relative=False, num_points=8)
+    draws = torch.stack([few(model, batch, generator).terms["order1"] for _ in range(400)])
+    sigma = draws.std() / 400**0.5
+    assert abs(draws.mean() - whole) < 4 * sigma
+    assert sigma < 0.02 * whole
+
+
+def test_random_points_of_a_target_with_cells_take_its_mesh_gradient(generator):
+    square = _square(generator, 4, SLOPE)
+    loss = SobolevLoss(order=1, num_points=5)
+    got = loss(Formula(lambda x: 3 * (x @ SLOPE)), Example(square, square), generator)
+    torch.testing.assert_close(got.terms["order1"], torch.tensor(2.0).double(), **SUMS)
+
+
+@pytest.mark.parametrize("volume", [1.0, 50.0])
+def test_smoothing_is_a_ratio_of_means(volume, generator):
+    target = known_field(generator, 30)
+    target.weights *= volume
+    got = SobolevLoss(smoothing=(1.0,))(
+        Formula(lambda x: x @ SLOPE), Example(target, target), generator
+    )
+    share = target.weights / target.weights.sum()
+    wanted = (SLOPE.square().sum() / (share @ target.u.square()).sum()).sqrt()
+    torch.testing.assert_close(got.terms["smoothing1"], wanted, **SUMS)
+    absolute = SobolevLoss(smoothing=(1.0,), relative=False)(
+        Formula(lambda x: x @ SLOPE), Example(target, target), generator
+    )
+    torch.testing.assert_close(absolute.terms["smoothing1"], SLOPE.square().sum().sqrt(), **SUMS)
+
+
+@pytest.mark.parametrize("transient", [False, True])
+@pytest.mark.parametrize("form", ["operator", "joint"])
+def test_smoothing_is_positive_unless_the_answer_is_constant(form, transient, seed, generator):
+    model = tiny_model(seed, form=form, transient=transient)
+    example = Example(
+        known_field(generator, 20, transient=transient),
+        known_field(generator, 30, transient=transient),
+    )
+    loss = SobolevLoss(weights=(0.0,), smoothing=(0.1, 0.01), num_dummies=8)
+
+    def total(seed: int) -> Tensor:
+        return loss(model, example, torch.Generator().manual_seed(seed)).total
+
+    first = total(seed)
+    assert first > 1e-3
+    torch.testing.assert_close(total(seed), first, rtol=0, atol=0)
+    assert total(seed + 1) != first
+    with torch.no_grad():
+        model.read_out[-1].weight.zero_()
+    assert total(seed) < 1e-12
+
+
+def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
+    pos, _ = box("triangle", 8)
+    frames = [
+        PointField(pos=pos, weights=torch.full((81,), 1 / 81).double(), time=torch.full((81,), t))
+        for t in (2.0, 2.5, 4.0)
+    ]
+    moving = PointField(
+        pos=pos.repeat(3, 1),
+        weights=torch.cat([f.weights * w for f, w in zip(frames, (0.25, 1.0, 0.75), strict=True)]),
+        time=torch.cat([f.time for f in frames]).double(),
+    )
+    dummies = _dummies(moving, 500, generator)
+    assert 2 <= float(dummies.time.min()) < 2.2
+    assert 3.8 < float(dummies.time.max()) <= 4
+    cell = 0.125  # a weight is about a cell's area: shifts stay within one cell
+    assert float(dummies.pos.min()) >= -cell
+    assert float(dummies.pos.max()) <= 1 + cell
+    assert float(torch.cdist(dummies.pos, pos).amin(1).max()) > 0.2 * cell
+    still = _dummies(frames[1], 50, generator)
+    assert torch.equal(still.time, torch.full((50,), 2.5).double())
+
+
+@pytest.mark.parametrize("form", ["operator", "joint"])
+def test_gradients_reach_every_parameter(form, seed, generator):
+    model = tiny_model(seed, form=form)
+    example = Example(known_field(generator, 20), _target(generator))
+    SobolevLoss(order=1, smoothing=(0.1,))(model, example, generator).total.backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_the_loss_falls_along_its_gradient_as_fast_as_the_gradient_says(seed, generator):
+    model = tiny_model(seed)
+    example = Example(known_field(generator, 20), _target(generator))
+    loss = SobolevLoss(order=1)
+    parameters = list(model.parameters())
+    slopes = torch.autograd.grad(loss(model, example).total, parameters)
+
+    def at(step: float) -> float:
+        with torch.no_grad():
+            for p, g in zip(parameters, slopes, strict=True):
+                p += step * g
+            value = float(loss(model, example).total)
+            for p, g in zip(parameters, slopes, strict=True):
+                p -= step * g
+        return value
+
+    square = float(sum(g.square().sum() for g in slopes))
+    h = 1e-5 / square**0.5
+    # Central differences: errors of h^2, and rounding 1e-16/h.
+    assert (at(h) - at(-h)) / (2 * h) == pytest.approx(square, rel=1e-5)
+
+
+def test_the_loss_works_without_gradients(seed, generator):
+    model = tiny_model(seed)
+    example = Example(known_field(generator, 20), _target(generator))
+    loss = SobolevLoss(order=1)
+    with torch.no_grad():
+        quiet = loss(model, example).total
+    assert not quiet.requires_grad
+    torch.testing.assert_close(quiet, loss(model, example).total.detach(), **SUMS)
+
+
+def test_an_exact_answer_has_no_loss_and_a_finite_gradient(generator):
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    square = _square(generator, 3, SLOPE)
+    got = SobolevLoss(order=1)(Formula(lambda x: scale * (x @ SLOPE + 1)), Example(square, square))
+    assert float(got.total.detach()) < 1e-12
+    got.total.backward()
+    assert bool(scale.grad.isfinite())
+
+
+def test_what_a_term_needs_and_lacks_is_named(seed, generator):
+    model = tiny_model(seed)
+    field, target = known_field(generator, 20), _target(generator)
+    bare = PointField(pos=target.pos, u=target.u)
+    with pytest.raises(FieldError, match=r"set them with cst_operator.with_weights\(field\)"):
+        SobolevLoss()(model, Example(field, bare))
+    plain = joined(Example(field, field), Example(field, field))
+    moving = known_field(generator, 20, transient=True)
+    for example in (plain, Example(field, moving)):
+        with pytest.raises(FieldError, match="no derivatives of order 1 and has no cells.*lower"):
+            SobolevLoss(order=1)(model, example)
+    with pytest.raises(FieldError, match="a derivatives method; use target terms"):
+        SobolevLoss(smoothing=(1.0,))(Nodal(torch.sin), Example(field, target))
+
+
+@pytest.mark.parametrize(
+    "settings, text",
+    [
+        ({"order": -1}, "order is -1; expected zero or more"),
+        ({"p": 0.5}, "p is 0.5; a norm needs at least 1"),
+        ({"order": 1, "weights": (1.0,)}, "1 weights were given; order 1 needs 2"),
+        ({"smoothing": (-1.0,)}, "must not be negative"),
+        ({"num_points": -1}, "num_points must be zero or more"),
+        ({"num_dummies": 0}, "num_dummies at least one"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, text):
+    with pytest.raises(ConfigError, match=text):
+        SobolevLoss(**settings)
