@@ -65,8 +65,8 @@ class TaskConfig:
     """Static channels that are read; those of the system if omitted."""
     outputs: tuple[str, ...] = ()
     """Channels of the solution; all if omitted."""
-    num_queries: int = 0
-    """Ask at that many random points in training; at all if 0."""
+    num_queries: int = 64
+    """Ask at that many random points in training, drawn anew in every epoch; at all if 0."""
     resample: bool = True
     """Train a steady task on a new random sampling of every solution in every epoch, which makes
     the answer depend less on the mesh; only where all cells are triangles or tetrahedra."""

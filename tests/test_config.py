@@ -112,7 +112,7 @@ def test_inputs_follow_from_the_system() -> None:
     assert (task.kind, task.inputs, task.outputs) == ("steady", ("f", "a", "distance"), ("u",))
     assert task.source_channels == ("f", "a", "distance")
     plain = Steady(inputs=("f", "a", "distance"), outputs=("u",))
-    assert task.build() == dataclasses.replace(plain, resample=True)
+    assert task.build() == dataclasses.replace(plain, resample=True, num_queries=64)
     assert task.build(training=False) == plain
 
 
@@ -132,7 +132,9 @@ def test_upsampling_reads_what_it_answers() -> None:
     task = TaskConfig(kind="upsampling", fraction=0.5)
     task = task.resolve(system="poisson", num_frames=2, **CHANNELS)
     assert task.source_channels == task.outputs == ("u",)
-    assert task.build(num_frames=2) == PointUpsampling(channels=("u",), frames=(0, 1), fraction=0.5)
+    assert task.build(num_frames=2) == PointUpsampling(
+        channels=("u",), frames=(0, 1), fraction=0.5, num_queries=64
+    )
 
 
 def test_a_foreign_system_gives_all_its_static_channels() -> None:

@@ -282,7 +282,7 @@ def test_token_norm_is_layer_norm():
 
 @pytest.mark.parametrize("name", ["norm", "interpolant"])
 def test_gradients_of_first_derivatives_agree_with_finite_differences(name):
-    # Fused kernels may pass gradcheck and be wrong here: their forward rules are not differentiable.
+    # Fused kernels may pass gradcheck and be wrong here: their forward rules have no derivative.
     s, log_weights = _cloud(12)
     norm, interpolant = TokenNorm(5).double(), Interpolant(2, 0.4).double()
     mix, way = torch.randn(2, 2, 5).double()

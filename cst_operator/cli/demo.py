@@ -41,7 +41,9 @@ from cst_operator.training import FitConfig, Run, fit
 
 __all__ = ["Demo"]
 
-_TASK = TaskConfig(kind="steady", inputs=("f", "distance"), outputs=("u",), resample=False)
+_TASK = TaskConfig(
+    kind="steady", inputs=("f", "distance"), outputs=("u",), num_queries=0, resample=False
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ _QUICK = _Plan(
     num_validation=2,
     num_test=2,
     model=ModelConfig(width=16, depth=1, heads=2, hidden=16, fourier_features=8),
-    task=replace(_TASK, resample=True, num_queries=32),
+    task=replace(_TASK, resample=True, num_queries=12),
     loss=SobolevLoss(order=1, weights=(1.0, 0.1), num_points=8),
     fit=FitConfig(
         steps=20, batch_size=4, lr=2e-3, ema=0.5, eval_every=10, save_every=10, log_every=5
