@@ -55,7 +55,7 @@ class Steady:
                 )
             # Fewer points than nodes make a step cheap, and different numbers teach the integral.
             count = max(1, round((0.35 + 0.45 * share) * mesh.num_points))
-            source = thin_out(source, count, generator)
+            source, target = thin_out(source, count, generator), _bare(target)
         if self.boundary:
             source = with_boundary(source, boundary_points(mesh))
         return Example(_bare(source), _some(target, self.num_queries, generator))
@@ -200,7 +200,8 @@ def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tens
 
 
 def _some(field: PointField, wanted: int, generator: torch.Generator) -> PointField:
-    if not wanted or wanted >= field.num_points:
+    """All points with their cells if ``wanted`` is zero, else at most so many, never with cells."""
+    if not wanted:
         return field
     return field.subset(_draw(field.num_points, wanted, generator))
 

@@ -1,0 +1,98 @@
+"""The results in README.md and docs/results.rst, made from benchmarks/results/*.json alone.
+
+python -m benchmarks.pages
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cst_operator._atomic import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+# Benchmark, what it shows, and the numbers that a reader wants first: (model, split, metric).
+HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
+    "cylinder_wake": (
+        "Vortex shedding behind a cylinder (OpenFOAM, 3,944 nodes). *Hidden frames*: every second "
+        "of 50 frames is known, the others are asked for. *Hidden points*: 10 % of the points of "
+        "a frame are known. Relative L2 error of the fluctuation; harmonics and gappy POD are fits "
+        "made for flows that repeat.",
+        [
+            *(
+                (model, "hidden_frames", "fluctuation_l2")
+                for model in ("cst", "harmonics_6", "harmonics_4", "cubic_spline", "linear")
+            ),
+            *(
+                (model, "hidden_points", "fluctuation_l2")
+                for model in ("cst", "gappy_pod_12", "thin_plate_spline_fluctuation")
+            ),
+        ],
+    ),
+    "poisson_domains": (
+        "Poisson's equation on random domains with holes, 1,000 training solutions of about 280 "
+        "nodes, the same CPU time for both. *test*: unseen domains. *test_fine*: the same with "
+        "four times the nodes, without further training.",
+        [
+            (model, split, metric)
+            for split in ("test", "test_fine")
+            for model in ("cst", "fno")
+            for metric in ("relative_l2", "relative_h1")
+        ],
+    ),
+}
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Every benchmark that has been recorded."""
+    folder = ROOT / "benchmarks" / "results"
+    return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))}
+
+
+def readme_section() -> str:
+    """The headline numbers as Markdown."""
+    found = records()
+    parts = []
+    for name, (text, wanted) in HEADLINES.items():
+        if name not in found:
+            continue
+        values = {(r["model"], r["split"], r["metric"]): r["value"] for r in found[name]["rows"]}
+        lines = ["| split | model | metric | value |", "| --- | --- | --- | --- |"]
+        lines += [f"| {s} | {m} | {k} | {values[m, s, k]:.3f} |" for m, s, k in wanted]
+        parts.append(f"{text} `python -m benchmarks.{name}`\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def results_page() -> str:
+    """Every recorded number as reStructuredText."""
+    title = "Results"
+    parts = [
+        f"{title}\n{'=' * len(title)}\n\nEvery number that the benchmarks recorded. "
+        "``python -m benchmarks.pages`` makes this page from ``benchmarks/results``."
+    ]
+    for name, record in records().items():
+        rows = "\n".join(
+            f'   "{r["model"]}", "{r["split"]}", "{r["metric"]}", "{r["value"]:.4g}", "{r["unit"]}"'
+            for r in record["rows"]
+        )
+        parts.append(
+            f"{name}\n{'-' * len(name)}\n\n"
+            f":Command: ``{record['command']}``\n:Data: {record['data']}\n"
+            f":Machine: {record['machine']}\n:Date: {record['date']}\n\n"
+            f'.. csv-table::\n   :header: "model", "split", "metric", "value", "unit"\n\n{rows}'
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write both."""
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    write_atomically(readme, f"{before}{BEGIN}\n{readme_section()}\n{END}{after}")
+    write_atomically(ROOT / "docs" / "results.rst", results_page())
+
+
+if __name__ == "__main__":
+    main()
