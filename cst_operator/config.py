@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cst_operator._atomic import write_atomically
-from cst_operator.checkpoint import config_to_json
+from cst_operator.config_json import config_to_json
 from cst_operator.errors import ConfigError
 from cst_operator.model import CSTConfig
 from cst_operator.sobolev import SobolevLoss

@@ -6,7 +6,6 @@ not, bit for bit on a CPU.
 """
 
 import dataclasses
-import math
 import signal
 import time
 import types
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,96 +21,24 @@ from torch import Tensor, nn
 from torch_geometric.loader import DataLoader
 
 from cst_operator import checkpoint
-from cst_operator._averaging import Averaging
 from cst_operator._progress import Display, Log
-from cst_operator.checkpoint import Checkpoint, TrainingState
-from cst_operator.errors import CheckpointError, ConfigError, InputError, TrainingError
+from cst_operator._training_state import (
+    LOG_FILE,
+    State,
+    new_state,
+    open_run,
+    restore_state,
+    save_step,
+    saved_state,
+)
+from cst_operator.errors import ConfigError, InputError, TrainingError
 from cst_operator.evaluation import Examples, Scores, evaluate
 from cst_operator.fields import Example
+from cst_operator.fit_config import FitConfig, learning_rate
 from cst_operator.metrics import relative_l2
 from cst_operator.sobolev import SobolevLoss
 
 __all__ = ["FitConfig", "Loss", "Run", "choose_device", "fit", "learning_rate", "stop_on_signal"]
-
-_LOG = "log.jsonl"
-# What may differ between a run and its continuation: none of it changes a weight.
-_FREE = ("device", "num_workers", "keep")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How a model is trained."""
-
-    steps: int = 2000
-    """Number of optimizer steps."""
-    batch_size: int = 16
-    """Examples a step."""
-    lr: float = 3e-3
-    """Largest learning rate of AdamW."""
-    muon_lr: float = 0.02
-    """Largest learning rate of Muon, which trains the matrices that a model names with its method
-    ``hidden_matrices``; 0 leaves them to AdamW."""
-    weight_decay: float = 1e-4
-    """Decoupled weight decay of matrices; biases, norms and scalars have none."""
-    warmup: float = 0.05
-    """Share of the steps in which the learning rate rises linearly."""
-    floor: float = 0.01
-    """Share of the largest learning rate at which the cosine ends."""
-    clip: float = 1.0
-    """Largest norm of the gradient; 0 for no limit."""
-    ema: float = 0.999
-    """Decay of the average of the weights; 0 for none."""
-    seed: int = 0
-    """Seed of the order of the examples and of every random number."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward pass; weights and derivatives stay in float32."""
-    eval_every: int = 500
-    """Steps between evaluations on the validation examples."""
-    save_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 50
-    """Steps between records of the log; the device is waited for only then."""
-    keep: int = 2
-    """Newest checkpoints that are kept, at least 2."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; "auto" takes a GPU if there is one."""
-    num_workers: int = 0
-    """Processes that make examples; 0 makes them in this one."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("batch_size", 1),
-            ("eval_every", 1),
-            ("save_every", 1),
-            ("log_every", 1),
-            ("keep", 2),
-            ("num_workers", 0),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} is {value!r}; expected an integer of at least {least}")
-        for name, fits, words in (
-            ("lr", lambda x: 0 < x < math.inf, "a positive number"),
-            ("muon_lr", lambda x: 0 <= x < math.inf, "a positive number, or 0 for AdamW alone"),
-            ("weight_decay", lambda x: 0 <= x < math.inf, "zero or a positive number"),
-            ("warmup", lambda x: 0 <= x < 1, "a share of the steps from 0 to below 1"),
-            ("floor", lambda x: 0 <= x <= 1, "a share of lr from 0 to 1"),
-            ("clip", lambda x: 0 <= x < math.inf, "a positive number, or 0 for no limit"),
-            ("ema", lambda x: 0 <= x < 1, "a number from 0 to below 1"),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
-                raise ConfigError(f"{name} is {value!r}; expected {words}")
-        for name, allowed in (
-            ("precision", ("float32", "bfloat16")),
-            ("device", ("auto", "cpu", "cuda")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, allowed))}"
-                )
 
 
 class LossTerms(Protocol):
@@ -156,23 +83,6 @@ class Run:
     """Step and mean relative L2 error of the best evaluation."""
     interrupted: bool = False
     """Whether it was asked to stop before the last step."""
-
-
-@dataclass(kw_only=True)
-class _State:
-    """What changes from step to step, beside the model."""
-
-    optimizers: tuple[torch.optim.Optimizer, ...]
-    names: tuple[list[str], ...]
-    """Names of each optimizer's parameters, in its order."""
-    averaging: Averaging
-    first_bad: Tensor
-    """First step whose loss or gradient was not finite, else -1; on the device."""
-    step: int = 0
-    """Steps done."""
-    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    """Sums since the last record, on the device."""
-    num_summed: int = 0
 
 
 def fit(
@@ -223,17 +133,17 @@ def fit(
         "loss": repr(loss) if dataclasses.is_dataclass(loss) else _qualified_name(loss),
         "examples": len(train),
     }
-    previous = _open_run(model, out, resume, identity)
+    previous = open_run(model, out, resume, identity)
     if previous is None:
         _fit_normalization(model, train, config)
     else:
         checkpoint.restore(model, previous)
-    state = _new_state(model.to(device), config, device)
+    state = new_state(model.to(device), config, device)
     if previous is not None:
-        _restore_state(state, model, previous)
-    records = [] if previous is None else _saved(previous).values["history"]
+        restore_state(state, model, previous)
+    records = [] if previous is None else saved_state(previous).values["history"]
     with (
-        closing(Log(None if out is None else out / _LOG, records)) as log,
+        closing(Log(None if out is None else out / LOG_FILE, records)) as log,
         Display(config.steps, start=state.step, shown=progress) as display,
         _seeded(config.seed),
     ):
@@ -265,7 +175,7 @@ def fit(
                 display.show(log.records[-1])
             if out is not None and (due(config.save_every) or interrupted):
                 _check_finite(state, config)
-                _save(model, out, state, identity, log.records)
+                save_step(model, out, state, identity, log.records)
                 checkpoint.prune(out, keep=config.keep)
             if interrupted:
                 break
@@ -282,15 +192,6 @@ def fit(
         best=_best(log.records),
         interrupted=interrupted,
     )
-
-
-def learning_rate(step: int, config: FitConfig) -> float:
-    """Learning rate of step number ``step``, counted from 0: a line up, half a cosine down."""
-    rising = round(config.warmup * config.steps)
-    if step < rising:
-        return config.lr * (step + 1) / rising
-    done = (step - rising) / max(1, config.steps - 1 - rising)
-    return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
 
 
 def choose_device(name: str) -> torch.device:
@@ -338,7 +239,7 @@ def _optimize(
     batch: Example,
     loss: Loss,
     generator: torch.Generator,
-    state: _State,
+    state: State,
     config: FitConfig,
 ) -> None:
     """One step, without waiting for a GPU."""
@@ -375,7 +276,7 @@ def _prefixed(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"terms.{key}": value for key, value in terms.items()}
 
 
-def _check_finite(state: _State, config: FitConfig) -> None:
+def _check_finite(state: State, config: FitConfig) -> None:
     bad = int(state.first_bad)
     if bad >= 0:
         raise TrainingError(
@@ -385,7 +286,7 @@ def _check_finite(state: _State, config: FitConfig) -> None:
         )
 
 
-def _record(state: _State, config: FitConfig, seconds: float) -> dict[str, Any]:
+def _record(state: State, config: FitConfig, seconds: float) -> dict[str, Any]:
     """Means since the last record, and a new beginning."""
     means = {key: float(value) / state.num_summed for key, value in state.sums.items()}
     record = {
@@ -461,138 +362,6 @@ def _fit_normalization(model: nn.Module, train: Examples, config: FitConfig) -> 
         _set_epoch(train, 0)
         with _seeded(config.seed, 0, 2):
             measure(train[i] for i in range(len(train)))
-
-
-def _new_state(model: nn.Module, config: FitConfig, device: torch.device) -> _State:
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not named:
-        raise InputError(f"{type(model).__name__} has no trainable parameters; nothing to train")
-    hidden = _hidden_matrices(model) if config.muon_lr else set()
-    muon = [(name, p) for name, p in named if p in hidden]
-    matrices = [(name, p) for name, p in named if p.dim() > 1 and p not in hidden]
-    others = [(name, p) for name, p in named if p.dim() <= 1]  # biases, norms, scalars
-    groups = [
-        {"params": [p for _, p in matrices], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in others], "weight_decay": 0.0},
-    ]
-    # One kernel instead of many; it knows no complex parameters.
-    fused = device.type == "cuda" and not any(p.is_complex() for _, p in named)
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, fused=fused)]
-    names = [[name for name, _ in (*matrices, *others)]]
-    if muon:
-        optimizers.append(
-            torch.optim.Muon(
-                [p for _, p in muon], lr=config.muon_lr, weight_decay=config.weight_decay
-            )
-        )
-        names.append([name for name, _ in muon])
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return _State(
-        optimizers=tuple(optimizers),
-        names=tuple(names),
-        averaging=Averaging(model, config.ema),
-        first_bad=torch.full((), -1, dtype=torch.long, device=device),
-    )
-
-
-def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
-    """The matrices inside a model that Muon is made for, if the model names them."""
-    named = getattr(model, "hidden_matrices", None)
-    return set(named()) if callable(named) else set()
-
-
-def _open_run(
-    model: nn.Module, out: Path | None, resume: bool, identity: Mapping[str, Any]
-) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run in a folder without one."""
-    if out is None:
-        if resume:
-            raise InputError("resume needs the run folder; give it as out")
-        return None
-    checkpoint.name_of(model)
-    if not resume:
-        if checkpoint.steps(out) or (out / _LOG).exists():
-            raise InputError(
-                f"{out} holds a run already; resume it, or choose another folder for a new one"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        return None
-    if not out.is_dir():
-        raise CheckpointError(f"there is no run to resume at {out}; check the path")
-    previous = checkpoint.newest(out)
-    before = _saved(previous).values["identity"]
-    old, new = ({k: v for k, v in d.items() if k not in _FREE} for d in (before, identity))
-    if old != new:
-        raise CheckpointError(
-            f"{previous.path} belongs to another training: {checkpoint.differences(old, new)}; "
-            "resume with the same settings or start a new run"
-        )
-    for step, folder in checkpoint.steps(out):
-        # Found damaged just now; out of the way, so that it can be written again.
-        if step > _saved(previous).values["step"]:
-            folder.rename(checkpoint.aside(folder))
-    return previous
-
-
-def _saved(previous: Checkpoint) -> TrainingState:
-    if previous.training is None:
-        raise CheckpointError(
-            f"{previous.path} holds a model without the state of its training; "
-            "start a new run from that model instead of resuming"
-        )
-    return previous.training
-
-
-def _save(
-    model: nn.Module,
-    out: Path,
-    state: _State,
-    identity: Mapping[str, Any],
-    records: list[dict[str, Any]],
-) -> None:
-    """The averaged weights as the model, everything else as the state of the training."""
-    tensors = {f"parameters.{k}": p.detach() for k, p in state.averaging.parameters.items()}
-    for optimizer, names in zip(state.optimizers, state.names, strict=True):
-        for i, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{names[i]}.{key}": value for key, value in values.items()}
-    tensors |= {f"sums.{key}": value for key, value in state.sums.items()}
-    values = {
-        "step": state.step,
-        "num_summed": state.num_summed,
-        "identity": dict(identity),
-        "history": records,
-    }
-    with state.averaging.applied():
-        checkpoint.save(
-            model,
-            checkpoint.step_folder(out, state.step),
-            training=TrainingState(tensors=tensors, values=values),
-            metadata={"step": state.step},
-        )
-
-
-def _restore_state(state: _State, model: nn.Module, previous: Checkpoint) -> None:
-    saved = _saved(previous)
-    state.step = saved.values["step"]
-    state.num_summed = saved.values["num_summed"]
-    device = state.first_bad.device
-    moments: dict[str, dict[str, Tensor]] = {}
-    with torch.no_grad():
-        for key, tensor in saved.tensors.items():
-            kind, name = key.split(".", 1)
-            if kind == "sums":
-                state.sums[name] = tensor.to(device)
-            elif kind == "parameters":  # until here they were the averaged ones
-                state.averaging.parameters[name].copy_(tensor)
-            else:
-                name, moment = name.rsplit(".", 1)
-                moments.setdefault(name, {})[moment] = tensor
-    for optimizer, names in zip(state.optimizers, state.names, strict=True):
-        entries = optimizer.state_dict()
-        entries["state"] = {i: moments[name] for i, name in enumerate(names) if name in moments}
-        optimizer.load_state_dict(entries)
 
 
 def _qualified_name(loss: object) -> str:

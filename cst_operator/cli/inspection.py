@@ -12,6 +12,7 @@ from rich.table import Table
 from cst_operator import checkpoint
 from cst_operator.cli._shared import console, open_set
 from cst_operator.comparison import num_parameters
+from cst_operator.config_json import config_to_json
 from cst_operator.errors import InputError
 from cst_operator.mesh_files import read_mesh
 from cst_operator.mesh_report import MeshReport, mesh_report
@@ -108,7 +109,7 @@ def _show_run(path: Path) -> None:
     import cst_operator.peers  # noqa: F401 (makes their checkpoints known)
 
     read = checkpoint.read(path)
-    config = checkpoint.config_to_json(read.config)
+    config = config_to_json(read.config)
     table = _pairs()
     table.add_row("model", read.name)
     table.add_row("parameters", f"{num_parameters(checkpoint.load(read.path)):,}")

@@ -1,0 +1,94 @@
+"""How a model is trained, and the learning rate of every step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cst_operator.errors import ConfigError
+
+__all__ = ["FitConfig", "learning_rate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a model is trained."""
+
+    steps: int = 2000
+    """Number of optimizer steps."""
+    batch_size: int = 16
+    """Examples a step."""
+    lr: float = 3e-3
+    """Largest learning rate of AdamW."""
+    muon_lr: float = 0.02
+    """Largest learning rate of Muon, which trains the matrices that a model names with its method
+    ``hidden_matrices``; 0 leaves them to AdamW."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of matrices; biases, norms and scalars have none."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises linearly."""
+    floor: float = 0.01
+    """Share of the largest learning rate at which the cosine ends."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema: float = 0.999
+    """Decay of the average of the weights; 0 for none."""
+    seed: int = 0
+    """Seed of the order of the examples and of every random number."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward pass; weights and derivatives stay in float32."""
+    eval_every: int = 500
+    """Steps between evaluations on the validation examples."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between records of the log; the device is waited for only then."""
+    keep: int = 2
+    """Newest checkpoints that are kept, at least 2."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; "auto" takes a GPU if there is one."""
+    num_workers: int = 0
+    """Processes that make examples; 0 makes them in this one."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("eval_every", 1),
+            ("save_every", 1),
+            ("log_every", 1),
+            ("keep", 2),
+            ("num_workers", 0),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; expected an integer of at least {least}")
+        for name, fits, words in (
+            ("lr", lambda x: 0 < x < math.inf, "a positive number"),
+            ("muon_lr", lambda x: 0 <= x < math.inf, "a positive number, or 0 for AdamW alone"),
+            ("weight_decay", lambda x: 0 <= x < math.inf, "zero or a positive number"),
+            ("warmup", lambda x: 0 <= x < 1, "a share of the steps from 0 to below 1"),
+            ("floor", lambda x: 0 <= x <= 1, "a share of lr from 0 to 1"),
+            ("clip", lambda x: 0 <= x < math.inf, "a positive number, or 0 for no limit"),
+            ("ema", lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+                raise ConfigError(f"{name} is {value!r}; expected {words}")
+        for name, allowed in (
+            ("precision", ("float32", "bfloat16")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, allowed))}"
+                )
+
+
+def learning_rate(step: int, config: FitConfig) -> float:
+    """Learning rate of step number ``step``, counted from 0: a line up, half a cosine down."""
+    rising = round(config.warmup * config.steps)
+    if step < rising:
+        return config.lr * (step + 1) / rising
+    done = (step - rising) / max(1, config.steps - 1 - rising)
+    return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
