@@ -38,10 +38,8 @@ def boundary_facets(cells: Mapping[str, Tensor]) -> dict[str, Tensor]:
     boundary = {}
     for kind, parts in groups.items():
         facets = torch.cat(parts)
-        _, inverse, count = facets.sort(dim=1).values.unique(
-            dim=0, return_inverse=True, return_counts=True
-        )
-        alone = count[inverse] == 1
+        number = _numbers(facets)
+        alone = number.bincount()[number] == 1
         if bool(alone.any()):
             boundary[kind] = facets[alone]
     return boundary
@@ -121,6 +119,16 @@ def _facets(field: PointField) -> dict[str, Tensor]:
     if not facets:
         raise MeshError("the mesh is a closed surface without boundary; use a mesh that has one")
     return facets
+
+
+def _numbers(facets: Tensor) -> Tensor:
+    """A number for every facet, the same for those with the same vertices, [n]."""
+    columns = facets.sort(dim=1).values.T
+    number = columns[0]
+    # Column by column: much faster than torch's unique of rows.
+    for column in columns[1:]:
+        number = (number * (facets.max() + 1) + column).unique(return_inverse=True)[1]
+    return number
 
 
 def _simplices(facets: Mapping[str, Tensor]) -> Tensor:
