@@ -221,8 +221,11 @@ def test_upsample_answers_at_the_fine_points(work: Path, tmp_path: Path) -> None
     assert read_mesh(tmp_path / "up.vtu").channels == ("u",)
 
 
-def test_compare_writes_a_table_and_a_report(work: Path, tmp_path: Path) -> None:
-    out = tmp_path / "comparison"
+def test_compare_writes_a_table_and_a_report(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("comparison")  # relative, as it is usually given
     ok("compare", work / "run", "--data", work / "data", "--out", out)
     assert "<img" in (out / "report.html").read_text()
     assert (out / "comparison.json").is_file()
@@ -262,7 +265,8 @@ def test_the_quick_demo_leaves_everything(
         fno_fit=replace(demo._QUICK.fno_fit, steps=4, eval_every=2, save_every=2, log_every=2),
     )
     monkeypatch.setattr(demo, "_QUICK", smaller)
-    out = tmp_path / "demo"
+    monkeypatch.chdir(tmp_path)
+    out = Path("demo")  # relative, as it is by default
     ok("demo", "--quick", "--workers", 1, "--out", out)
     names = ["report.html", "coarse.vtu", "fine.vtu", "upsampled.vtu", "comparison.csv"]
     assert all((out / name).is_file() for name in names)

@@ -105,8 +105,8 @@ class Compare:
                 Section(
                     title="Files",
                     files={
-                        "All numbers": self.out / "comparison.json",
-                        "The same for a spreadsheet": self.out / "comparison.csv",
+                        "All numbers": self.out.resolve() / "comparison.json",
+                        "The same for a spreadsheet": self.out.resolve() / "comparison.csv",
                     },
                 ),
             ],

@@ -382,11 +382,11 @@ class Demo:
                 title="Files",
                 text="ParaView opens the .vtu files; cst inspect shows what is in each.",
                 files={
-                    **files,
-                    "All errors": self.out / "comparison.json",
-                    "Upsampling": self.out / "upsampling.json",
-                    "The transformer": self.out / "cst",
-                    "FNO": self.out / "fno",
+                    **{words: file.resolve() for words, file in files.items()},
+                    "All errors": self.out.resolve() / "comparison.json",
+                    "Upsampling": self.out.resolve() / "upsampling.json",
+                    "The transformer": self.out.resolve() / "cst",
+                    "FNO": self.out.resolve() / "fno",
                 },
             ),
         ]
