@@ -37,29 +37,18 @@ FIT_FNO = cst.FitConfig(batch_size=16, lr=5e-3)
 
 
 def data(folder: Path, quick: bool) -> dict[str, list[cst.Trajectory]]:
-    """Generated once and kept; another seed for what is scored than for what is learned."""
+    """Generated once and kept, read in single precision; another seed for what is scored."""
     num_train, num_test = (32, 8) if quick else (1000, 100)
     sets = {"train": (num_train, 0, 0), "test": (num_test, 1, 0), "test_fine": (num_test, 1, 1)}
     return {
         name: [
-            _single(trajectory)
+            trajectory.to(torch.float32)
             for trajectory in generate(
                 Poisson(), n, seed=seed, refine=refine, out=folder / f"{name}-{n}", workers=2
             )
         ]
         for name, (n, seed, refine) in sets.items()
     }
-
-
-def _single(trajectory: cst.Trajectory) -> cst.Trajectory:
-    """In single precision, as it is trained."""
-    mesh = trajectory.mesh.clone()
-    for key in ("pos", "time", "u", "weights"):
-        mesh[key] = mesh[key].float()
-    changes = {key: getattr(trajectory, key) for key in ("times", "u", "gradient")}
-    return dataclasses.replace(
-        trajectory, mesh=mesh, **{k: None if v is None else v.float() for k, v in changes.items()}
-    )
 
 
 def train(

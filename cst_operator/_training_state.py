@@ -48,6 +48,7 @@ class State:
 
 
 def new_state(model: nn.Module, config: FitConfig, device: torch.device) -> State:
+    """The state before the first step."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise InputError(f"{type(model).__name__} has no trainable parameters; nothing to train")
@@ -121,6 +122,7 @@ def open_run(
 
 
 def saved_state(previous: Checkpoint) -> TrainingState:
+    """The state of the training that a checkpoint holds."""
     if previous.training is None:
         raise CheckpointError(
             f"{previous.path} holds a model without the state of its training; "
@@ -158,6 +160,7 @@ def save_step(
 
 
 def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
+    """Take up a saved training: state and weights as they were."""
     saved = saved_state(previous)
     state.step = saved.values["step"]
     state.num_summed = saved.values["num_summed"]

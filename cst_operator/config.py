@@ -173,7 +173,8 @@ class ModelConfig:
     radii: tuple[float, float] = (0.15, 3.0)
     """Initial radii of the most local and the most global head; the longest side is 2."""
     interpolant_radius: float = 0.12
-    """Initial radius of the interpolant that gives query tokens their values."""
+    """Radius of the interpolant that gives query tokens their values: about the spacing of the
+    coarsest training samples, or more."""
     noise: float = 0.0
     """Standard deviation of the noise on source samples in training, at unit scale."""
     coordinate_noise: float = 0.0

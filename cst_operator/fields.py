@@ -5,7 +5,7 @@ dimensions, c channels, T frames, L layers, h heads, k head width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -304,6 +304,18 @@ class Trajectory:
     def num_frames(self) -> int:
         """Number of frames T."""
         return len(self.times)
+
+    def to(self, dtype: torch.dtype) -> "Trajectory":
+        """The same in another precision."""
+        mesh = self.mesh.clone()
+        for key in _PER_POINT:
+            if key in mesh:
+                mesh[key] = mesh[key].to(dtype)
+        changes: dict[str, Any] = {"mesh": mesh}
+        for key in ("times", "u", "gradient", "time_derivative"):
+            value = getattr(self, key)
+            changes[key] = None if value is None else value.to(dtype)
+        return replace(self, **changes)
 
     def frame(self, index: int) -> PointField:
         """One frame as a field on the mesh; its weights integrate over space."""

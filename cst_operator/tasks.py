@@ -7,10 +7,10 @@ A task is a small callable; it gets a trajectory and a seeded generator and retu
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from cst_operator._seeds import mix
 from cst_operator.boundary import boundary_points
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory
@@ -186,13 +186,8 @@ class TaskDataset(Dataset[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         index %= len(self)
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch, index))
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, index))
         return self.task(self.trajectories[index % len(self.trajectories)], generator)
-
-
-def _mix(*numbers: int) -> int:
-    """One seed of several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:

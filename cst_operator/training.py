@@ -22,6 +22,7 @@ from torch_geometric.loader import DataLoader
 
 from cst_operator import checkpoint
 from cst_operator._progress import Display, Log
+from cst_operator._seeds import mix
 from cst_operator._training_state import (
     LOG_FILE,
     State,
@@ -243,7 +244,7 @@ def _optimize(
     config: FitConfig,
 ) -> None:
     """One step, without waiting for a GPU."""
-    generator.manual_seed(_mix(config.seed, state.step, 0))
+    generator.manual_seed(mix(config.seed, state.step, 0))
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     device = state.first_bad.device
@@ -340,7 +341,7 @@ def _batches(
         batches = iter(loader)
         for _ in chunks[: config.steps - step]:
             # For examples and models that draw; not the seed of the loss's own generator.
-            torch.manual_seed(_mix(config.seed, step, 1))
+            torch.manual_seed(mix(config.seed, step, 1))
             batch = next(batches)
             yield Example(*(part.to(device, non_blocking=True) for part in batch))
             step += 1
@@ -374,10 +375,5 @@ def _seeded(*numbers: int) -> Iterator[None]:
     """Within it torch's random numbers are those of a seed; then the caller's go on."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(_mix(*numbers))
+        torch.manual_seed(mix(*numbers))
         yield
-
-
-def _mix(*numbers: int) -> int:
-    """One seed of several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

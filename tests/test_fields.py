@@ -174,3 +174,25 @@ def test_inconsistent_trajectories_are_refused() -> None:
 def test_trapezoid_weights_are_exact_for_linear_functions() -> None:
     times = torch.tensor([1.0, 2.0, 4.0, 4.5], dtype=torch.float64)
     assert (trapezoid_weights(times) @ times).item() == pytest.approx((4.5**2 - 1) / 2)
+
+
+def test_a_trajectory_changes_its_precision_everywhere() -> None:
+    u = torch.rand(2, 3, 1, dtype=torch.float64)
+    one = Trajectory(
+        mesh=PointField(
+            torch.rand(3, 2).double(), torch.rand(3, 1).double(), torch.rand(3).double()
+        ),
+        times=torch.tensor([0.0, 1.0]).double(),
+        u=u,
+        channels=("u",),
+        units=("K",),
+        gradient=torch.rand(2, 3, 1, 2).double(),
+    )
+    single = one.to(torch.float32)
+    tensors = [single.times, single.u, single.gradient]
+    tensors += [single.mesh[key] for key in ("pos", "time", "u", "weights")]
+    assert all(tensor.dtype == torch.float32 for tensor in tensors)
+    assert single.time_derivative is None
+    assert (single.channels, single.units) == (("u",), ("K",))
+    assert torch.equal(single.u, u.float())
+    assert one.mesh.pos.dtype == torch.float64

@@ -1,6 +1,5 @@
 """What several commands need: the console, data sets, runs with their task, pictures."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from cst_operator import checkpoint
 from cst_operator.config import EXPERIMENT_FILE, Kind, TaskConfig, load_config
@@ -65,28 +64,8 @@ class SinglePrecision(Sequence[Trajectory]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         if index not in self._kept:
-            self._kept[index] = _single(self._source[index])
+            self._kept[index] = self._source[index].to(torch.get_default_dtype())
         return self._kept[index]
-
-
-def _single(trajectory: Trajectory) -> Trajectory:
-    dtype = torch.get_default_dtype()
-
-    def cast(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(dtype)
-
-    mesh = trajectory.mesh.clone()
-    for key in ("pos", "time", "u", "weights", "gradient", "time_derivative"):
-        if key in mesh:
-            mesh[key] = mesh[key].to(dtype)
-    return dataclasses.replace(
-        trajectory,
-        mesh=mesh,
-        times=trajectory.times.to(dtype),
-        u=trajectory.u.to(dtype),
-        gradient=cast(trajectory.gradient),
-        time_derivative=cast(trajectory.time_derivative),
-    )
 
 
 def open_set(folder: str | Path) -> TrajectoryDataset:
@@ -192,7 +171,7 @@ def examples_of(trajectories: Sequence[Trajectory], task: TaskConfig) -> TaskDat
 
 def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField, PointField]:
     """Source and wanted field of one trajectory, to draw or write: the last frame, with cells."""
-    trajectory = _single(trajectory)
+    trajectory = trajectory.to(torch.get_default_dtype())
     truth = trajectory.frame(trajectory.num_frames - 1).select(*task.outputs)
     if task.kind == "upsampling":
         generator = torch.Generator().manual_seed(0)
