@@ -40,10 +40,11 @@ from torch import Tensor
 
 from cst_operator import checkpoint
 from cst_operator.comparison import benchmark_record, num_parameters
+from cst_operator.cst_config import CSTConfig
 from cst_operator.datasets import cylinder_wake
 from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.mesh_files import write_series
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 from cst_operator.peers import CubicSplineInTime, LinearInterpolation, ThinPlateSpline
 from cst_operator.plots import plot_comparison, save_figure
 from cst_operator.spectrum import (

@@ -3,6 +3,7 @@
 from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
 from cst_operator.checkpoint import load, save
 from cst_operator.comparison import Comparison, compare
+from cst_operator.cst_config import ARCHITECTURES, Architecture, CSTConfig
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import GradientOperator, gradient_operator
 from cst_operator.errors import (
@@ -19,7 +20,7 @@ from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
 from cst_operator.mesh_report import MeshReport, mesh_report
 from cst_operator.metrics import max_error, relative_h1, relative_l2, rms_error
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 from cst_operator.normalization import Normalization
 from cst_operator.peers import GridFNO, GridFNOConfig
 from cst_operator.quadrature import (
@@ -40,6 +41,8 @@ from cst_operator.tasks import (
 from cst_operator.training import FitConfig, Run, fit
 
 __all__ = [
+    "ARCHITECTURES",
+    "Architecture",
     "CSTConfig",
     "CSTOperator",
     "CheckpointError",

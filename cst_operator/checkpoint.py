@@ -35,8 +35,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cst_operator.config_json import config_from_json, config_to_json
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 
 __all__ = [
     "Checkpoint",

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from cst_operator._atomic import write_atomically
 from cst_operator.config_json import config_to_json
+from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
-from cst_operator.model import CSTConfig
 from cst_operator.sobolev import SobolevLoss
 from cst_operator.tasks import Forecast, PointUpsampling, Steady, Task
 from cst_operator.training import FitConfig
@@ -28,7 +28,6 @@ __all__ = [
     "EXPERIMENT_FILE",
     "ExperimentConfig",
     "Kind",
-    "ModelConfig",
     "TaskConfig",
     "from_mapping",
     "load_config",
@@ -150,55 +149,6 @@ class TaskConfig:
         return (*self.inputs, *self.outputs) if self.kind == "forecast" else self.inputs
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Sizes of the transformer; what it reads and answers comes from the data."""
-
-    form: Literal["operator", "joint"] = "operator"
-    """"operator": queries attend to the source only. "joint": to one another too."""
-    width: int = 64
-    """Channels of a token."""
-    depth: int = 4
-    """Number of layers."""
-    heads: int = 4
-    """Number of heads."""
-    hidden: int = 128
-    """Channels inside the pointwise networks."""
-    fourier_features: int = 32
-    """Number of Fourier features of a coordinate."""
-    fourier_scale: float = 1.0
-    """Standard deviation of their frequencies."""
-    max_turns: float = 4.0
-    """Largest initial frequency of the rotary encoding."""
-    radii: tuple[float, float] = (0.15, 3.0)
-    """Initial radii of the most local and the most global head; the longest side is 2."""
-    interpolant_radius: float = 0.12
-    """Radius of the interpolant that gives query tokens their values: about the spacing of the
-    coarsest training samples, or more."""
-    noise: float = 0.0
-    """Standard deviation of the noise on source samples in training, at unit scale."""
-    coordinate_noise: float = 0.0
-    """Standard deviation of the noise on coordinates in training, at unit scale."""
-
-    def build(
-        self, *, dim: int, in_names: tuple[str, ...], out_names: tuple[str, ...], transient: bool
-    ) -> CSTConfig:
-        """The model's configuration for data of this form.
-
-        Raises:
-            ConfigError: if a size is out of range or sizes do not fit one another.
-        """
-        return CSTConfig(
-            dim=dim,
-            in_channels=len(in_names),
-            out_channels=len(out_names),
-            in_names=in_names,
-            out_names=out_names,
-            transient=transient,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-        )
-
-
 def _default_loss() -> SobolevLoss:
     return SobolevLoss(order=1, num_points=32)
 
@@ -213,7 +163,7 @@ class ExperimentConfig:
     """Trajectories at the end of the data set that are kept for validation; a tenth if 0."""
     task: TaskConfig = field(default_factory=TaskConfig)
     """What the model reads and what it is asked."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Architecture = field(default_factory=Architecture)
     """Sizes of the model."""
     loss: SobolevLoss = field(default_factory=_default_loss)
     """What is minimized."""

@@ -4,7 +4,7 @@ Legend of shapes, used in every docstring: B samples, N source points, M query p
 dimensions, c channels, T frames, L layers, h heads, k head width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ __all__ = ["Example", "PointField", "Trajectory", "trapezoid_weights"]
 
 # Per-point attributes: whatever selects points selects all of them.
 _PER_POINT = ("pos", "time", "u", "weights", "gradient", "time_derivative")
+_MESH = ("cells", "facets", "facet_markers")
+_VALUES = (*_PER_POINT, *_MESH)
 
 
 class PointField(Data):
@@ -62,36 +64,49 @@ class PointField(Data):
         super().__init__()
         if pos is None:  # PyG builds empty objects and fills them when it collates
             return
+        self._fill(
+            pos=pos,
+            u=u,
+            weights=weights,
+            time=time,
+            channels=channels,
+            units=units,
+            gradient=gradient,
+            time_derivative=time_derivative,
+            cells=cells,
+            facets=facets,
+            facet_markers=facet_markers,
+        )
+        self._check()
+
+    def _fill(self, pos: Tensor, **attributes: Any) -> "PointField":
+        """Set the attributes that are given, and those that every field has."""
         if pos.dim() != 2:
             raise FieldError(f"pos has shape {tuple(pos.shape)}; expected [points, dimensions]")
         self.pos = pos
-        self.time = pos.new_zeros(len(pos)) if time is None else time
-        self.u = pos.new_zeros(len(pos), 0) if u is None else u
+        for name, value in attributes.items():
+            if value is not None and not (name in _MESH and not value):
+                self[name] = dict(value) if name in _MESH else value
+        if "time" not in self:
+            self.time = pos.new_zeros(len(pos))
+        if "u" not in self:
+            self.u = pos.new_zeros(len(pos), 0)
         if self.u.dim() != 2:
             raise FieldError(
                 f"u has shape {tuple(self.u.shape)}; expected [points, channels], "
                 "so write u[:, None] for one channel"
             )
         c = self.u.shape[1]
-        self.channels = tuple(f"u{i}" for i in range(c)) if channels is None else tuple(channels)
-        self.units = ("",) * c if units is None else tuple(units)
-        for name, value in (
-            ("weights", weights),
-            ("gradient", gradient),
-            ("time_derivative", time_derivative),
-        ):
-            if value is not None:
-                self[name] = value
-        for name, mapping in (
-            ("cells", cells),
-            ("facets", facets),
-            ("facet_markers", facet_markers),
-        ):
-            if mapping:
-                self[name] = dict(mapping)
-        self._check()
+        self.channels = tuple(self.get("channels", (f"u{i}" for i in range(c))))
+        self.units = tuple(self.get("units", ("",) * c))
+        return self
 
-    def _check(self) -> None:
+    def __contains__(self, key: str) -> bool:
+        """Whether there is such an attribute; PyG's own answer lists them all first."""
+        return key in self._store
+
+    def _check(self, changed: Collection[str] = _VALUES) -> None:
+        """Shapes agree and, of the attributes that changed, every value can be used."""
         n, d = self.pos.shape
         c = self.u.shape[1]
         expected = {"time": (n,), "u": (n, c), "weights": (n,), "time_derivative": (n, c)}
@@ -113,10 +128,10 @@ class PointField(Data):
         if len(set(self.channels)) != c:
             raise FieldError(f"channel names must differ, got {', '.join(self.channels)}")
         for name in _PER_POINT:
-            if name in self and not bool(torch.isfinite(self[name]).all()):
+            if name in changed and name in self and not bool(torch.isfinite(self[name]).all()):
                 raise FieldError(self._first_bad(name))
         for name in ("cells", "facets"):
-            for kind, index in self.get(name, {}).items():
+            for kind, index in self.get(name, {}).items() if name in changed else ():
                 if len(index) and (int(index.min()) < 0 or int(index.max()) >= n):
                     raise FieldError(
                         f"{name} of type {kind} name point {int(index.max())} "
@@ -210,12 +225,15 @@ class PointField(Data):
         parts = {key: self[key][index] for key in _PER_POINT if key in self}
         if "weights" in self and len(parts["weights"]):
             parts["weights"] = parts["weights"] * (self.weights.sum() / parts["weights"].sum())
-        return PointField(channels=self.channels, units=self.units, **parts)
+        return PointField()._fill(channels=self.channels, units=self.units, **parts)
 
     def _with(self, **changes: Any) -> "PointField":
-        keys = (*_PER_POINT, "channels", "units", "cells", "facets", "facet_markers")
+        """The same field with some attributes exchanged, or left out where None."""
+        keys = (*_VALUES, "channels", "units")
         kept = {key: self[key] for key in keys if key in self}
-        return PointField(**{**kept, **changes})
+        field = PointField()._fill(**{**kept, **changes})
+        field._check(changes)
+        return field
 
     def apply(self, func: Callable[..., Any], *args: str) -> "PointField":
         """Apply a function to every tensor, in place; what ``to`` and ``clone`` are made of."""

@@ -1,127 +1,42 @@
 """The Continuous Spatiotemporal Transformer as a neural operator on point sets."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cst_operator._ragged import Ragged
+from cst_operator.cst_config import CSTConfig
 from cst_operator.derivatives import Derivatives, differentiate
-from cst_operator.errors import ConfigError, FieldError
+from cst_operator.errors import FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.nn import (
     Block,
     FourierFeatures,
-    Memory,
-    QuadratureAttention,
     SmoothInterpolant,
     TokenNorm,
+    choose_anchors,
+    make_attention,
 )
 from cst_operator.normalization import Normalization
 
-__all__ = ["CSTConfig", "CSTOperator", "Encoded"]
+__all__ = ["CSTOperator", "Encoded"]
 
 # exp of it is exactly zero in every precision in use, while its gradient stays finite.
 _LOG_OF_NOTHING = -1e4
 
 
-@dataclass(frozen=True, kw_only=True)
-class CSTConfig:
-    """Everything that makes a :class:`CSTOperator`, apart from its weights.
-
-    Lengths (``radii``, ``interpolant_radius``) and turns are per unit of normalized coordinates,
-    in which the longest side of the training box is 2.
-    """
-
-    dim: int
-    """Space dimensions d."""
-    in_channels: int
-    """Channels of the source field."""
-    out_channels: int
-    """Channels of the answer."""
-    transient: bool = False
-    """Whether time is a coordinate."""
-    in_names: tuple[str, ...] = ()
-    """Names of the source channels, checked against the data where given."""
-    out_names: tuple[str, ...] = ()
-    """Names of the answer's channels."""
-    form: str = "operator"
-    """"operator": queries attend to the source only. "joint" (the paper): to one another too."""
-    width: int = 64
-    """Channels of a token."""
-    depth: int = 4
-    """Number of layers L."""
-    heads: int = 4
-    """Number of heads h."""
-    hidden: int = 128
-    """Channels inside the pointwise networks."""
-    fourier_features: int = 32
-    """Number of Fourier features of a coordinate."""
-    fourier_scale: float = 1.0
-    """Standard deviation of their frequencies."""
-    max_turns: float = 4.0
-    """Largest initial frequency of the rotary encoding."""
-    radii: tuple[float, float] = (0.15, 3.0)
-    """Initial radii of the most local and the most global head."""
-    interpolant_radius: float = 0.12
-    """Radius of the interpolant that gives query tokens their values: about the spacing of the
-    coarsest training samples, or more."""
-    noise: float = 0.0
-    """Standard deviation of the noise on source samples in training, at unit scale."""
-    coordinate_noise: float = 0.0
-    """Standard deviation of the noise on coordinates in training, at unit scale."""
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "in_channels", "out_channels", "width", "depth", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.form not in ("operator", "joint"):
-            raise ConfigError(f"form is {self.form!r}; expected 'operator' or 'joint'")
-        if self.fourier_features % 2 or self.fourier_features < 0:
-            raise ConfigError(
-                f"fourier_features is {self.fourier_features}; expected an even number"
-            )
-        if self.width % self.heads:
-            raise ConfigError(
-                f"width {self.width} is not a multiple of heads {self.heads}; change one of them"
-            )
-        if self.width // self.heads < self.coordinates + 3:
-            raise ConfigError(
-                f"a head has {self.width // self.heads} channels; {self.coordinates} coordinates "
-                f"need at least {self.coordinates + 3}, so widen the model or use fewer heads"
-            )
-        for name in ("fourier_scale", "max_turns", "interpolant_radius", "radii"):
-            value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,)) <= 0:
-                raise ConfigError(f"{name} is {value}; expected a positive number")
-        for name in ("noise", "coordinate_noise"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected zero or more")
-        for names, count in (("in_names", self.in_channels), ("out_names", self.out_channels)):
-            if getattr(self, names) and len(getattr(self, names)) != count:
-                raise ConfigError(
-                    f"{names} lists {len(getattr(self, names))} channels; expected {count}"
-                )
-
-    @property
-    def coordinates(self) -> int:
-        """Number of coordinates D: space, and time if transient."""
-        return self.dim + int(self.transient)
-
-
 class Encoded(NamedTuple):
     """A source field as a function: everything queries need, independent of the queries."""
 
-    coordinates: Tensor
-    """Places of the source points at unit scale, [B, N, D]."""
-    values: Tensor
-    """Samples at unit scale, [B, N, c]."""
-    log_weights: Tensor
-    """Logarithms of each point's share of the domain, [B, N]."""
-    memories: list[Memory]
-    """What every layer reads."""
+    samples: tuple[Tensor, Tensor, Tensor]
+    """What queries interpolate: places at unit scale, [B, N, D], values at unit scale, [B, N, c],
+    and logarithms of each point's share of the domain, [B, N]."""
+    memories: list[Any]
+    """What the layers read that queries go through."""
 
 
 class CSTOperator(nn.Module):
@@ -154,17 +69,19 @@ class CSTOperator(nn.Module):
         )
         self.blocks = nn.ModuleList(
             Block(
-                QuadratureAttention(
+                make_attention(
+                    config.attention[layer % len(config.attention)],
                     config.width,
                     config.heads,
-                    config.coordinates,
+                    dim=config.coordinates,
+                    count=config.sites,
                     max_turns=config.max_turns,
                     radii=config.radii,
                 ),
                 width=config.width,
                 hidden=config.hidden,
             )
-            for _ in range(config.depth)
+            for layer in range(config.depth)
         )
         self.read_out = nn.Sequential(
             TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
@@ -208,7 +125,7 @@ class CSTOperator(nn.Module):
             values = values + self.config.noise * torch.randn_like(values)
             s = s + self.config.coordinate_noise * torch.randn_like(s)
         log_weights = _log_share(points.pad(source.weights), points.padding)
-        encoded = Encoded(s, values, log_weights, [])
+        samples = self._few(s, values, log_weights)
         h, at, measure = self._embed(values, s), s, log_weights
         if self.config.form == "joint":
             if target is None:
@@ -216,24 +133,27 @@ class CSTOperator(nn.Module):
             queries = Ragged.of(target)
             places = queries.pad(self.coordinates(target))
             share = _log_share(torch.ones_like(places[..., 0]), queries.padding)
-            dummies = self.interpolant(places, s, values, log_weights)
+            dummies = self.interpolant(places, *samples)
             h = torch.cat([h, self._embed(dummies, places)], dim=1)
             at = torch.cat([s, places], dim=1)
             measure = torch.cat([log_weights, share], dim=1)
-        for layer in self.blocks:
-            block = cast(Block, layer)
-            memory = block.memory(h, at, measure)
-            encoded.memories.append(memory)
-            if len(encoded.memories) < len(self.blocks):
-                h = block(h, at, memory)
-        return encoded
+        blocks = cast(Sequence[Block], self.blocks)
+        memories = [blocks[0].memory(h, at, measure)]
+        if self.config.anchors:
+            offset = torch.rand(len(at), device=at.device) if self.training else 0.5
+            index, measure = choose_anchors(at, measure, self.config.anchors, offset)
+            h, at = _take(h, index), _take(at, index)
+        for block, after in pairwise(blocks):
+            h = self._update(block, h, at, memories[-1])
+            memories.append(after.memory(h, at, measure))
+        return Encoded(samples, memories[-(self.config.query_depth or len(memories)) :])
 
     def decode(self, encoded: Encoded, s: Tensor) -> Tensor:
         """Evaluate an encoded source at unit-scale coordinates, [B, M, D] -> [B, M, c]."""
-        values = self.interpolant(s, encoded.coordinates, encoded.values, encoded.log_weights)
-        h = self._embed(values, s)
-        for block, memory in zip(self.blocks, encoded.memories, strict=True):
-            h = block(h, s, memory)
+        h = self._embed(self.interpolant(s, *encoded.samples), s)
+        blocks = cast(Sequence[Block], self.blocks)[-len(encoded.memories) :]
+        for block, memory in zip(blocks, encoded.memories, strict=True):
+            h = self._update(block, h, s, memory)
         out: Tensor = self.read_out(h)
         return out
 
@@ -315,6 +235,18 @@ class CSTOperator(nn.Module):
             field.pos, field.time if self.config.transient else None
         )
 
+    def _few(self, s: Tensor, values: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples to interpolate, no more of them than the configuration says."""
+        index, share = choose_anchors(s, log_weights, self.config.interpolant_points)
+        return _take(s, index), _take(values, index), share
+
+    def _update(self, block: Block, h: Tensor, at: Tensor, memory: Any) -> Tensor:
+        # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
+        forward_mode = torch._C._functorch.maybe_current_level() is not None
+        if self.config.recompute and torch.is_grad_enabled() and not forward_mode:
+            return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
+        return cast(Tensor, block(h, at, memory))
+
     def _embed(self, values: Tensor, s: Tensor) -> Tensor:
         out: Tensor = self.embed(torch.cat([values, s, self.fourier(s)], dim=-1))
         return out
@@ -343,6 +275,10 @@ class CSTOperator(nn.Module):
 
 def _listed(names: Sequence[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
+
+
+def _take(rows: Tensor, index: Tensor) -> Tensor:
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
 
 
 def _log_share(weights: Tensor, padding: Tensor) -> Tensor:

@@ -4,10 +4,22 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from cst_operator.cst_config import CSTConfig
 from cst_operator.fields import Example, PointField
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
+from cst_operator.nn import ATTENTION
 
-__all__ = ["joined", "known_field", "queries_in", "tiny_model"]
+__all__ = ["KINDS", "joined", "known_field", "queries_in", "tiny_model"]
+
+KINDS: dict[str, dict[str, object]] = {
+    "operator": {},
+    "joint": {"form": "joint"},
+    "anchors": {"anchors": 12},
+    **{kind: {"attention": (kind,), "sites": 9} for kind in ATTENTION if kind != "full"},
+    "thin": {"anchors": 12, "interpolant_points": 14, "query_depth": 1},
+    "mixed": {"attention": ("full", "kernel"), "depth": 3, "anchors": 12},
+}
+"""Settings of models of every kind, for what must hold for all of them."""
 
 
 def tiny_model(seed: int, **changes: object) -> CSTOperator:

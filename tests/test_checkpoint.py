@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from cst_operator import checkpoint
 from cst_operator.checkpoint import TrainingState, load, read, register, save, step_folder
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 
 FILES = (
     "config.json",

@@ -7,20 +7,18 @@ import pytest
 
 from cst_operator.config import (
     ExperimentConfig,
-    ModelConfig,
     TaskConfig,
     from_mapping,
     load_config,
     to_toml,
     write_config,
 )
+from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
-from cst_operator.model import CSTConfig
 from cst_operator.sobolev import SobolevLoss
 from cst_operator.tasks import Forecast, PointUpsampling, Steady
 from cst_operator.training import FitConfig
 
-FROM_DATA = {"dim", "in_channels", "out_channels", "in_names", "out_names", "transient"}
 CHANNELS = {"static": ("f", "a", "distance"), "solved": ("u",), "cells": ("triangle",)}
 
 
@@ -28,11 +26,6 @@ def read(text: str, folder: Path) -> ExperimentConfig:
     path = folder / "train.toml"
     path.write_text(text)
     return load_config(path)
-
-
-def test_sizes_of_the_model_are_those_of_its_own_configuration() -> None:
-    own = {f.name: f.default for f in dataclasses.fields(CSTConfig) if f.name not in FROM_DATA}
-    assert {f.name: f.default for f in dataclasses.fields(ModelConfig)} == own
 
 
 def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
@@ -48,7 +41,7 @@ def test_values_of_every_table_arrive(tmp_path: Path) -> None:
     assert config == ExperimentConfig(
         data="d",
         task=TaskConfig(inputs=("f", "a")),
-        model=ModelConfig(width=32, radii=(0.2, 2.0)),
+        model=Architecture(width=32, radii=(0.2, 2.0)),
         loss=SobolevLoss(order=0, num_points=0),
         fit=FitConfig(lr=3e-4, clip=2.0),
     )

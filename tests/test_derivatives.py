@@ -9,8 +9,9 @@ from cst_operator.differentiation import gradient_operator
 from cst_operator.fields import PointField
 from cst_operator.model import CSTOperator
 from tests.mesh_samples import box
-from tests.model_samples import joined, known_field, queries_in, tiny_model
+from tests.model_samples import KINDS, joined, known_field, queries_in, tiny_model
 
+every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
 both_forms = pytest.mark.parametrize("form", ["operator", "joint"])
 
 STEP = 1e-3
@@ -49,9 +50,9 @@ def _in_other_units(model: CSTOperator) -> CSTOperator:
     return model
 
 
-@both_forms
-def test_first_derivatives_agree_with_finite_differences(form, seed, generator):
-    model = _in_other_units(tiny_model(seed, form=form, transient=True))
+@every_kind
+def test_first_derivatives_agree_with_finite_differences(changes, seed, generator):
+    model = _in_other_units(tiny_model(seed, transient=True, **changes))
     source = known_field(generator, 30, transient=True)
     target = queries_in(generator, 10, transient=True)
     got = model.derivatives(source, target)
@@ -70,8 +71,9 @@ def test_first_derivatives_agree_with_finite_differences(form, seed, generator):
     _close(got.divergence.detach(), vector)
 
 
-def test_second_derivatives_agree_with_finite_differences(seed, generator):
-    model = _in_other_units(tiny_model(seed, transient=True))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "joint"])
+def test_second_derivatives_agree_with_finite_differences(kind, seed, generator):
+    model = _in_other_units(tiny_model(seed, transient=True, **KINDS[kind]))
     source = known_field(generator, 30, transient=True)
     target = queries_in(generator, 10, transient=True)
     got = model.derivatives(source, target, order=2)
@@ -175,8 +177,11 @@ def _across_faces(generator: torch.Generator) -> tuple[PointField, Tensor, Tenso
     return mesh, middle.repeat(2, 1), torch.cat([across, along])
 
 
-def test_neither_value_nor_gradient_jumps_where_cells_or_nearest_nodes_change(seed, generator):
-    model = tiny_model(seed, interpolant_radius=0.1, radii=(0.1, 2.0))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "joint"])
+def test_neither_value_nor_gradient_jumps_where_cells_or_nearest_nodes_change(
+    kind, seed, generator
+):
+    model = tiny_model(seed, interpolant_radius=0.1, radii=(0.1, 2.0), **KINDS[kind])
     mesh, middle, across = _across_faces(generator)
     gap = 1e-9
     here, there = (

@@ -6,15 +6,17 @@ import warnings
 import pytest
 import torch
 
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 from tests.mesh_samples import box
-from tests.model_samples import joined, known_field, queries_in, tiny_model
+from tests.model_samples import KINDS, joined, known_field, queries_in, tiny_model
 
 # Sums are taken in another order: some hundred operations on numbers of order one in float64.
 SUMS = {"rtol": 0.0, "atol": 1e-12}
 
+every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
 both_forms = pytest.mark.parametrize("form", ["operator", "joint"])
 
 
@@ -24,17 +26,17 @@ def _rows(field: PointField, index: torch.Tensor) -> PointField:
     return PointField(**{key: field[key][index] for key in keys if key in field})
 
 
-@both_forms
-def test_order_of_source_points_changes_nothing(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_order_of_source_points_changes_nothing(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     mixed = _rows(source, torch.randperm(40, generator=generator))
     torch.testing.assert_close(model(mixed, target), model(source, target), **SUMS)
 
 
-@both_forms
-def test_order_of_queries_orders_the_answers(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_order_of_queries_orders_the_answers(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     order = torch.randperm(15, generator=generator)
     answer = model(source, target)
@@ -42,9 +44,11 @@ def test_order_of_queries_orders_the_answers(form, seed, generator):
     assert (answer[order] - answer).abs().max() > 1e-3
 
 
-@both_forms
-def test_splitting_a_source_point_in_two_of_half_the_weight_changes_nothing(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_splitting_a_source_point_in_two_of_half_the_weight_changes_nothing(
+    changes, seed, generator
+):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     split = _rows(source, torch.cat([torch.arange(40), torch.tensor([3])]))
     unweighted = model(split, target)
@@ -53,17 +57,18 @@ def test_splitting_a_source_point_in_two_of_half_the_weight_changes_nothing(form
     assert (unweighted - model(source, target)).abs().max() > 1e-4  # weights do matter
 
 
-@both_forms
-def test_a_constant_factor_on_the_weights_changes_nothing(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_a_constant_factor_on_the_weights_changes_nothing(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     scaled = _rows(source, torch.arange(40))
     scaled.weights *= 1234.5
     torch.testing.assert_close(model(scaled, target), model(source, target), **SUMS)
 
 
-def test_an_answer_does_not_depend_on_the_other_queries(seed, generator):
-    model = tiny_model(seed)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "joint"])
+def test_an_answer_does_not_depend_on_the_other_queries(kind, seed, generator):
+    model = tiny_model(seed, **KINDS[kind])
     source, target = known_field(generator, 40), queries_in(generator, 15)
     alone = torch.cat([model(source, _rows(target, torch.tensor([i]))) for i in range(15)])
     torch.testing.assert_close(alone, model(source, target), **SUMS)
@@ -76,12 +81,12 @@ def test_an_answer_depends_on_the_other_queries_in_the_joint_form(seed, generato
     assert (alone - model(source, target)[:1]).abs().max() > 1e-4
 
 
-@both_forms
+@every_kind
 @pytest.mark.parametrize("transient", [False, True])
 def test_batching_samples_of_different_sizes_changes_no_answer_and_no_gradient(
-    form, transient, seed, generator
+    changes, transient, seed, generator
 ):
-    model = tiny_model(seed, form=form, transient=transient)
+    model = tiny_model(seed, transient=transient, **changes)
     examples = [
         Example(
             known_field(generator, n, transient=transient),
@@ -126,9 +131,9 @@ def test_either_noise_acts_by_itself(changes, seed, generator):
         assert (model(source, target) - model(source, target)).abs().max() > 1e-4
 
 
-@both_forms
-def test_encoding_once_answers_the_same(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_encoding_once_answers_the_same(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     encoded = model.encode(source, target)
     torch.testing.assert_close(model(encoded, target), model(source, target), rtol=0, atol=0)
@@ -188,21 +193,36 @@ def test_other_units_give_the_same_answers_in_those_units(seed, generator):
     torch.testing.assert_close(by_user / gain[:, None] * 1000, gradient, rtol=0, atol=1e-8)
 
 
-def test_parameters_do_not_depend_on_the_number_of_points(seed, generator):
-    model = tiny_model(seed)
+@every_kind
+def test_parameters_do_not_depend_on_the_number_of_points(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     for n, m in ((1, 1), (2, 5), (60, 1)):
         answer = model(known_field(generator, n), queries_in(generator, m))
         assert answer.shape == (m, 2)
         assert bool(answer.isfinite().all())
 
 
-@both_forms
-def test_every_parameter_gets_a_gradient(form, seed, generator):
-    model = tiny_model(seed, form=form)
+@every_kind
+def test_every_parameter_gets_a_gradient(changes, seed, generator):
+    model = tiny_model(seed, **changes)
     source, target = known_field(generator, 40), queries_in(generator, 15)
     model(source, target).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
+
+
+@every_kind
+def test_recomputed_layers_have_the_same_gradients(changes, seed, generator):
+    example = known_field(generator, 40), queries_in(generator, 15)
+    slopes = []
+    for recompute in (False, True):
+        model = tiny_model(seed, recompute=recompute, **changes)
+        loss = model(*example).square().sum()
+        loss = loss + model.derivatives(*example).gradient.square().sum()
+        slopes.append(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True))
+    for kept, again in zip(*slopes, strict=True):
+        if kept is not None:
+            torch.testing.assert_close(again, kept, rtol=0, atol=0)  # the same operations
 
 
 def test_a_source_that_does_not_fit_is_refused_with_a_remedy(seed, generator):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cst_operator.derivatives import differentiate
 from cst_operator.nn import FourierFeatures, QuadratureAttention, RotaryCoordinates, TokenNorm
@@ -233,7 +234,8 @@ def test_interpolant_is_twice_differentiable_in_everything():
     value, at = torch.randn(1, 6, 1).double(), _uniform(1, 2, 2)
     inputs = [x.requires_grad_() for x in (at, s, value, log_weights)]
     assert torch.autograd.gradcheck(layer, inputs)
-    assert torch.autograd.gradgradcheck(layer, inputs)
+    with sdpa_kernel(SDPBackend.MATH):  # fused kernels have one reverse derivative
+        assert torch.autograd.gradgradcheck(layer, inputs)
 
 
 @pytest.mark.parametrize("rule", ["midpoint", "trapezoid"])

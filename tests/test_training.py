@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError, InputError, TrainingError
 from cst_operator.fields import Example, PointField
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 from cst_operator.normalization import Normalization
 from cst_operator.training import FitConfig, Run, choose_device, fit, learning_rate, stop_on_signal
 

@@ -21,11 +21,11 @@ from cst_operator.comparison import Comparison, compare, num_parameters
 from cst_operator.config import (
     EXPERIMENT_FILE,
     ExperimentConfig,
-    ModelConfig,
     TaskConfig,
     load_config,
     write_config,
 )
+from cst_operator.cst_config import Architecture
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.evaluation import Model
 from cst_operator.fields import Example, PointField
@@ -54,7 +54,7 @@ class _Plan:
     num_train: int
     num_validation: int
     num_test: int
-    model: ModelConfig
+    model: Architecture
     task: TaskConfig
     """What the transformer is trained on; FNO, whose grid does not follow the mesh, on _TASK."""
     loss: SobolevLoss
@@ -72,7 +72,7 @@ _FULL = _Plan(
     num_train=600,
     num_validation=16,
     num_test=32,
-    model=ModelConfig(width=64, depth=4),
+    model=Architecture(width=64, depth=4),
     task=replace(_TASK, resample=True, num_queries=64),
     loss=SobolevLoss(order=1, weights=(1.0, 0.1), num_points=16),
     fit=FitConfig(
@@ -103,7 +103,7 @@ _QUICK = _Plan(
     num_train=16,
     num_validation=2,
     num_test=2,
-    model=ModelConfig(width=16, depth=1, heads=2, hidden=16, fourier_features=8),
+    model=Architecture(width=16, depth=1, heads=2, hidden=16, fourier_features=8),
     task=replace(_TASK, resample=True, num_queries=12),
     loss=SobolevLoss(order=1, weights=(1.0, 0.1), num_points=8),
     fit=FitConfig(

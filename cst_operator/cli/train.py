@@ -20,8 +20,9 @@ from cst_operator.cli._shared import (
     resolve_task,
 )
 from cst_operator.config import EXPERIMENT_FILE, ExperimentConfig, load_config, write_config
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import InputError
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 from cst_operator.tasks import TaskDataset
 from cst_operator.training import fit, stop_on_signal
 

@@ -1,7 +1,8 @@
 """Attention as a quadrature over the source points."""
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,36 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.encodings import RotaryCoordinates
 
-__all__ = ["Memory", "QuadratureAttention"]
+__all__ = ["Attention", "Memory", "QuadratureAttention", "join_heads", "split_heads"]
+
+
+class Attention(nn.Module, ABC):
+    """How tokens read other tokens: these are made a memory once, which any number may read.
+
+    What a token reads must not depend on which others read, and must depend on the points of the
+    memory through their measure: splitting a point into two of half the weight changes nothing.
+    """
+
+    @abstractmethod
+    def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Any:
+        """What is kept of the points that are attended to.
+
+        Args:
+            h: tokens, [B, N, width].
+            coordinates: their places, [B, N, D].
+            log_weights: logarithms of their quadrature weights, [B, N].
+
+        Returns:
+            Tensors, as a named tuple.
+        """
+
+    @abstractmethod
+    def forward(self, h: Tensor, coordinates: Tensor, memory: Any) -> Tensor:
+        """Read the memory at the tokens ``h`` [B, M, width] placed at ``coordinates`` [B, M, D]."""
 
 
 class Memory(NamedTuple):
-    """What a layer keeps of the points that are attended to."""
+    """What a fused attention kernel needs of the points that are attended to."""
 
     key: Tensor
     """Keys with their place and log-weight channels, [B, h, N, k]."""
@@ -21,7 +47,7 @@ class Memory(NamedTuple):
     """Values, [B, h, N, k]."""
 
 
-class QuadratureAttention(nn.Module):
+class QuadratureAttention(Attention):
     r"""Multi-head attention that approximates an integral over the domain.
 
     With quadrature weights :math:`w_i` of the source points,
@@ -63,31 +89,29 @@ class QuadratureAttention(nn.Module):
         self.log_radius = nn.Parameter(start.log()[:, None].repeat(1, dim))
 
     def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Memory:
-        """Keys and values of the points that are attended to.
-
-        Args:
-            h: tokens, [B, N, width].
-            coordinates: their places, [B, N, D].
-            log_weights: logarithms of their quadrature weights, [B, N].
-        """
-        key = self.rotary(self._split(self.key(h)), coordinates)
-        place = self._scaled(coordinates, key)
-        measure = log_weights.to(key)[:, None] - place.square().sum(-1) / 2
+        """Keys and values of the points."""
         return Memory(
-            self._pad(torch.cat([key, place, measure[..., None]], dim=-1)),
-            self._split(self.value(h)),
+            self.keys(h, coordinates, log_weights), split_heads(self.value(h), self.heads)
         )
 
     def forward(self, h: Tensor, coordinates: Tensor, memory: Memory) -> Tensor:
-        """Read the memory at the tokens ``h`` [B, M, width] placed at ``coordinates`` [B, M, D]."""
-        query = self.rotary(self._split(self.query(h)), coordinates) / math.sqrt(self.turning)
-        place = self._scaled(coordinates, query)
-        query = self._pad(torch.cat([query, place, torch.ones_like(query[..., :1])], dim=-1))
-        read = scaled_dot_product_attention(query, memory.key, memory.value, scale=1.0)
-        return self.out(read.transpose(1, 2).flatten(2))
+        """Average the values with the weights of the scores."""
+        read = attend(self.queries(h, coordinates), memory)
+        return self.out(join_heads(read))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, N, k]
+    def keys(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Tensor:
+        """Keys whose inner products with queries are the scores and log-weights, [B, h, N, k]."""
+        key = self.rotary(split_heads(self.key(h), self.heads), coordinates)
+        place = self._scaled(coordinates, key)
+        measure = log_weights.to(key)[:, None] - place.square().sum(-1) / 2
+        return self._pad(torch.cat([key, place, measure[..., None]], dim=-1))
+
+    def queries(self, h: Tensor, coordinates: Tensor) -> Tensor:
+        """Queries to these keys, [B, h, M, k]."""
+        query = self.rotary(split_heads(self.query(h), self.heads), coordinates)
+        query = query / math.sqrt(self.turning)
+        place = self._scaled(coordinates, query)
+        return self._pad(torch.cat([query, place, torch.ones_like(query[..., :1])], dim=-1))
 
     def _scaled(self, coordinates: Tensor, like: Tensor) -> Tensor:
         inverse = torch.exp(-self.log_radius)[None, :, None, :]
@@ -96,3 +120,18 @@ class QuadratureAttention(nn.Module):
     def _pad(self, x: Tensor) -> Tensor:
         missing = self.head_width - x.shape[-1]
         return nn.functional.pad(x, (0, missing)) if missing else x
+
+
+def attend(query: Tensor, memory: Memory) -> Tensor:
+    """Softmax of the scores times the values, [B, h, M, k]."""
+    return scaled_dot_product_attention(query, memory.key, memory.value, scale=1.0)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, h k] -> [B, h, N, k]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """[B, h, N, k] -> [B, N, h k]."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,8 +1,10 @@
 """One layer of the transformer."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from cst_operator.nn.attention import Memory, QuadratureAttention
+from cst_operator.nn.attention import Attention
 from cst_operator.nn.norm import TokenNorm
 
 __all__ = ["Block", "GatedLinear"]
@@ -20,14 +22,15 @@ class GatedLinear(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.into = nn.Linear(width, 2 * hidden)
+        self.value = nn.Linear(width, hidden)
+        self.gate = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, width)
 
     def forward(self, h: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        value, gate = self.into(h).chunk(2, dim=-1)
+        gate = self.gate(h)
         # Not torch's silu, whose own derivative has no forward mode: no second derivatives.
-        out: Tensor = self.out(value * gate * gate.sigmoid())
+        out: Tensor = self.out(self.value(h) * gate * gate.sigmoid())
         return out
 
 
@@ -40,17 +43,17 @@ class Block(nn.Module):
         hidden: channels inside the pointwise network.
     """
 
-    def __init__(self, attention: QuadratureAttention, *, width: int, hidden: int) -> None:
+    def __init__(self, attention: Attention, *, width: int, hidden: int) -> None:
         super().__init__()
         self.norm = TokenNorm(width)
         self.attention = attention
         self.pointwise = nn.Sequential(TokenNorm(width), GatedLinear(width, hidden))
 
-    def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Memory:
-        """What other tokens read of ``h``; see :meth:`QuadratureAttention.memory`."""
+    def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Any:
+        """What other tokens read of ``h``; see :meth:`Attention.memory`."""
         return self.attention.memory(self.norm(h), coordinates, log_weights)
 
-    def forward(self, h: Tensor, coordinates: Tensor, memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, coordinates: Tensor, memory: Any) -> Tensor:
         """Update the tokens ``h`` [B, M, width] from the memory."""
         h = h + self.attention(self.norm(h), coordinates, memory)
         out: Tensor = h + self.pointwise(h)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 __all__ = ["SmoothInterpolant"]
 
@@ -46,11 +47,20 @@ class SmoothInterpolant(nn.Module):
             Values at the queries, [B, M, c].
         """
         x, s = query / self.radius, coordinates / self.radius
-        score = x @ s.transpose(1, 2) + (log_weights - s.square().sum(-1) / 2)[:, None]
-        share = torch.softmax(score, dim=-1)  # [B, M, N]
         dim, channels = s.shape[-1], values.shape[-1]
         products = (s[..., :, None] * torch.cat([s, values], dim=-1)[..., None, :]).flatten(2)
-        moments = share @ torch.cat([s, values, products], dim=-1)
+        # The score of query and sample is an inner product, so a fused kernel takes the averages.
+        measure = log_weights.to(s) - s.square().sum(-1) / 2
+        key = torch.cat([s, measure[..., None]], dim=-1)
+        wanted = torch.cat([s, values, products], dim=-1)
+        alike = wanted.shape[-1] - key.shape[-1]
+        one = torch.ones_like(x[..., :1])
+        moments = scaled_dot_product_attention(
+            pad(torch.cat([x, one], dim=-1), (0, alike))[:, None],
+            pad(key, (0, alike))[:, None],
+            wanted[:, None],
+            scale=1.0,
+        )[:, 0]
         place, mean, second = moments.split([dim, channels, dim * (dim + channels)], dim=-1)
         first = torch.cat([place, mean], dim=-1)
         second = second.unflatten(-1, (dim, dim + channels))
