@@ -44,9 +44,9 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ],
     ),
     "neuraloperator_darcy": (
-        "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, trained "
-        "in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); means of "
-        "three seeds. 16 points a side in training, and in *test_16*.",
+        "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
+        "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "
+        "means of three seeds. 16 points a side in training and in *test_16*.",
         [
             (model, split, "relative_l2")
             for split in ("test_16", "test_32")

@@ -172,7 +172,6 @@ CST.__signature__ = inspect.Signature(
                 default=inspect.Parameter.empty
                 if field.default is dataclasses.MISSING
                 else field.default,
-                annotation=field.type,
             )
             for field in _SETTINGS
         ),

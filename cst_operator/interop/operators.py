@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class GridOperatorConfig:
     """Channels of the source field."""
     out_channels: int
     """Channels of the answer."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any]
     """Further arguments of neuraloperator's class: numbers, strings, booleans, lists of them."""
     out_names: tuple[str, ...] = ()
     """Names of the answer's channels."""
@@ -145,7 +145,7 @@ class GeometryOperatorConfig:
     """Channels of the answer."""
     resolution: int = 16
     """Points of the latent grid along every axis."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any]
     """Further arguments of neuraloperator's class: numbers, strings, booleans, lists of them."""
     out_names: tuple[str, ...] = ()
     """Names of the answer's channels."""
