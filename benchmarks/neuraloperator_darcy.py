@@ -4,7 +4,8 @@ The network (340,833 parameters), the data, the loss (its ``H1Loss``), 20 epochs
 AdamW with its learning rate and weight decay are those of neuraloperator's example
 ``plot_FNO_darcy.py`` as of version 2.0. ``fno`` is trained in this library's loop, with half a
 cosine down to the learning rate at which the example stops, ``fno_trainer`` by neuraloperator's own
-Trainer as the example does. Both train at 16 points a side and are tested at 16 and at 32.
+Trainer with the example's schedule. Both take the samples in a new random order in every epoch,
+which the example does not, train at 16 points a side and are tested at 16 and at 32.
 ``relative_h1`` is neuraloperator's ``H1Loss``, across the ends of the grid.
 
     OMP_NUM_THREADS=1 python -m benchmarks.neuraloperator_darcy [--seeds 3] [--quick]

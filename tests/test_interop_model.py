@@ -79,6 +79,13 @@ def test_an_empty_box_is_refused():
         small_cst(0, lower=1.0, upper=(2.0, 1.0))
 
 
+def test_the_box_becomes_the_unit_scale(seed):
+    model = small_cst(seed, lower=(-1.0, 4.0), upper=(3.0, 6.0)).operator
+    corners = torch.tensor([[-1.0, 4.0], [3.0, 6.0]])
+    unit = model.coordinates(cst.PointField(corners))
+    assert unit.tolist() == [[-1.0, -0.5], [1.0, 0.5]]
+
+
 def test_every_setting_and_default_of_the_configuration_is_in_its_signature(seed):
     model = small_cst(seed)
     recorded = {key: model._init_kwargs[key] for key in ("depth", "form", "radii", "noise")}

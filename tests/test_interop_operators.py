@@ -189,6 +189,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(seed, tmp_path):
         load_weights(network("fno", seed), tmp_path / "absent.pt")
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_state_dict_is_tensors_and_loads_again(name, seed):
+    state = network(name, seed).state_dict()
+    assert all(torch.is_tensor(value) for value in state.values())
+    network(name, seed + 1).load_state_dict(state)
+
+
 def test_tfno_is_factorized(seed):
     assert isinstance(network("tfno", seed).network, TFNO)
     assert any("factor" in name for name, _ in network("tfno", seed).network.named_parameters())
