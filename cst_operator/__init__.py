@@ -1,5 +1,7 @@
 """The Continuous Spatiotemporal Transformer as a neural operator on irregular meshes."""
 
+from contextlib import suppress
+
 from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
 from cst_operator.checkpoint import load, save
 from cst_operator.comparison import Comparison, compare
@@ -96,3 +98,8 @@ __all__ = [
     "write_mesh",
     "write_series",
 ]
+
+# Registers CST among neuraloperator's models. Where neuraloperator cannot be imported the rest
+# works without it, ``cst doctor`` says so, and so does importing cst_operator.interop.
+with suppress(ImportError):
+    import cst_operator.interop  # noqa: F401

@@ -3,9 +3,11 @@
 import doctest
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
@@ -40,6 +42,22 @@ def test_examples_of_a_page_run(
     text = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", ["plain_pytorch", "lightning_module"])
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # within lightning
+def test_example_loops_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "lightning_module":
+        pytest.importorskip("lightning", reason="lightning is optional: pip install lightning")
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))
+    errors = []
+    for epochs in (0, 10):
+        folder = tmp_path / str(epochs)
+        folder.mkdir()
+        monkeypatch.chdir(folder)  # examples write files
+        torch.manual_seed(0)
+        errors.append(example["main"](epochs=epochs, samples=16))
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("name", MODULES)
