@@ -1,36 +1,67 @@
 """Solvers that make training data; one equation a file, its order stated and tested."""
 
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
+from cst_operator.solvers.etdrk4 import CheckedStep, FixedStep, Semilinear, TimeStep
 from cst_operator.solvers.geometry import Geometry, RandomDomain, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.korteweg_de_vries import KortewegDeVries, solve_korteweg_de_vries
+from cst_operator.solvers.kuramoto_sivashinsky import (
+    KuramotoSivashinsky,
+    solve_kuramoto_sivashinsky,
+)
+from cst_operator.solvers.periodic_burgers import PeriodicBurgers, solve_burgers
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.spectral import (
+    FourierSeries,
+    PeriodicBox,
+    PeriodicGaussianField,
+    spectral_gradient,
+)
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 
 __all__ = [
     "POISSON_CHANNELS",
     "SYSTEMS",
+    "CheckedStep",
     "Constant",
     "DomainSampler",
     "FieldSampler",
     "FixedDomain",
+    "FixedStep",
+    "FourierSeries",
     "GaussianField",
     "Geometry",
     "Heat",
+    "KortewegDeVries",
+    "KuramotoSivashinsky",
+    "PeriodicBox",
+    "PeriodicBurgers",
+    "PeriodicGaussianField",
     "Poisson",
     "RandomDomain",
+    "Semilinear",
     "SmoothField",
     "System",
+    "TimeStep",
     "disk",
     "mesh_geometry",
     "poisson_inputs",
     "rectangle",
+    "solve_burgers",
     "solve_heat",
+    "solve_korteweg_de_vries",
+    "solve_kuramoto_sivashinsky",
     "solve_poisson",
+    "spectral_gradient",
     "triangle_quality",
 ]
 
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat())
+    system.name: system
+    for system in (
+        *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
+        *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky()),
+    )
 }
 """Systems by the name under which ``cst generate`` knows them."""
