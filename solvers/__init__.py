@@ -9,9 +9,18 @@ from cst_operator.solvers.kuramoto_sivashinsky import (
     KuramotoSivashinsky,
     solve_kuramoto_sivashinsky,
 )
+from cst_operator.solvers.periodic_allen_cahn import PeriodicAllenCahn
 from cst_operator.solvers.periodic_burgers import PeriodicBurgers, solve_burgers
+from cst_operator.solvers.periodic_fitzhugh_nagumo import PeriodicFitzHughNagumo
+from cst_operator.solvers.periodic_gray_scott import PeriodicGrayScott, solve_periodic_gray_scott
+from cst_operator.solvers.periodic_navier_stokes import (
+    PeriodicNavierStokes,
+    diagonal_force,
+    solve_vorticity,
+)
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
 from cst_operator.solvers.spectral import (
     FourierSeries,
     PeriodicBox,
@@ -35,15 +44,20 @@ __all__ = [
     "Heat",
     "KortewegDeVries",
     "KuramotoSivashinsky",
+    "PeriodicAllenCahn",
     "PeriodicBox",
     "PeriodicBurgers",
+    "PeriodicFitzHughNagumo",
     "PeriodicGaussianField",
+    "PeriodicGrayScott",
+    "PeriodicNavierStokes",
     "Poisson",
     "RandomDomain",
     "Semilinear",
     "SmoothField",
     "System",
     "TimeStep",
+    "diagonal_force",
     "disk",
     "mesh_geometry",
     "poisson_inputs",
@@ -52,7 +66,10 @@ __all__ = [
     "solve_heat",
     "solve_korteweg_de_vries",
     "solve_kuramoto_sivashinsky",
+    "solve_periodic_gray_scott",
     "solve_poisson",
+    "solve_reaction_diffusion",
+    "solve_vorticity",
     "spectral_gradient",
     "triangle_quality",
 ]
@@ -61,7 +78,8 @@ SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
-        *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky()),
+        *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
+        *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
     )
 }
 """Systems by the name under which ``cst generate`` knows them."""

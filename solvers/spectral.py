@@ -151,7 +151,7 @@ class PeriodicBox:
 
 
 def spectral_gradient(u: Tensor, box: PeriodicBox) -> Tensor:
-    """Derivatives along every axis by Fourier series, [..., shape] -> [..., *shape, d].
+    """Derivatives along every axis by Fourier series, [..., shape] -> [..., shape, d].
 
     Of a mode that changes sign from point to point only the sampled values are known: it is left
     out.
