@@ -93,11 +93,12 @@ class FixedStep:
 
     def integrate(self, equation: Semilinear, start: Tensor, times: Tensor) -> Frames:
         """Integrate; see :class:`TimeStep`."""
-        states = _march(equation, start, _listed(times), self.dt)
+        plan = _plan(times, self.dt)
+        states = _march(equation, start, plan)
         bad = _not_finite(states)
         if bad:
             raise SolverError(f"with steps of {self.dt:g}, {_rows(bad)} diverged; use smaller ones")
-        return Frames(states, self.dt, torch.zeros(start.shape[0], device=start.device))
+        return Frames(states, _largest(plan), torch.zeros(start.shape[0], device=start.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +127,16 @@ class CheckedStep:
 
     def integrate(self, equation: Semilinear, start: Tensor, times: Tensor) -> Frames:
         """Integrate; see :class:`TimeStep`."""
-        moments = _listed(times)
-        dt = self.dt
-        coarse = _march(equation, start, moments, dt)
+        plan = _plan(times, self.dt)
+        coarse = _march(equation, start, plan)
         for _ in range(self.max_halvings):
-            dt /= 2
-            fine = _march(equation, start, moments, dt)
+            plan = [(interval, 2 * steps) for interval, steps in plan]
+            fine = _march(equation, start, plan)
             error = _difference(equation, coarse, fine) / 15
             if bool((error <= self.tolerance).all()):  # false where it is not a number
-                return Frames(fine, dt, error)
+                return Frames(fine, _largest(plan), error)
             coarse = fine
+        dt = _largest(plan)
         bad = _not_finite(coarse)
         if bad:
             raise SolverError(f"{_rows(bad)} diverged, with steps of {dt:g} too")
@@ -147,21 +148,25 @@ class CheckedStep:
         )
 
 
-def _listed(times: Tensor) -> list[float]:
+def _plan(times: Tensor, dt: float) -> list[tuple[float, int]]:
+    """Length and number of steps of every interval between frames."""
     moments = [float(t) for t in times]
-    if times.dim() != 1 or not moments or any(b <= a for a, b in pairwise(moments)):
+    intervals = [b - a for a, b in pairwise(moments)]
+    if times.dim() != 1 or not moments or not all(i > 0 for i in intervals):
         raise InputError(f"times has shape {tuple(times.shape)}; expected increasing times, [T]")
-    return moments
+    return [(i, max(math.ceil(i / dt - 1e-9), 1)) for i in intervals]
 
 
-def _march(equation: Semilinear, start: Tensor, times: Sequence[float], dt: float) -> Tensor:
-    """States at the times, [T, B, c, ...]; nothing in here waits for the device."""
+def _largest(plan: Sequence[tuple[float, int]]) -> float:
+    return max((interval / steps for interval, steps in plan), default=0.0)
+
+
+def _march(equation: Semilinear, start: Tensor, plan: Sequence[tuple[float, int]]) -> Tensor:
+    """States at the frames, [T, B, c, ...]; nothing in here waits for the device."""
     frames = [start]
     state = start
     made: dict[float, _Coefficients] = {}
-    for begin, end in pairwise(times):
-        interval = end - begin
-        steps = max(math.ceil(interval / dt - 1e-9), 1)
+    for interval, steps in plan:
         # equal up to rounding of the times: the same coefficients
         step = next((s for s in made if abs(s * steps - interval) < 1e-9 * interval), None)
         if step is None:

@@ -106,7 +106,7 @@ def test_the_time_loop_of_the_flow_never_waits_for_the_device():
         box = PeriodicBox((16, 16), (1.0, 1.0))
         w = torch.empty(3, 1, 16, 16, dtype=torch.float64)
         nu = torch.empty(3, 1, 1, 1, dtype=torch.float64)
-        states = _march(vorticity_equation(box, nu, w), box.forward(w), [0.0, 0.5], 0.1)
+        states = _march(vorticity_equation(box, nu, w), box.forward(w), [(0.5, 5)])
         assert states.shape == (2, 3, 1, 16, 9)
 
 
