@@ -19,7 +19,7 @@ from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["Lorenz96", "solve_lorenz96"]
 
-_STEP = CheckedStep(dt=0.05)
+_STEP = CheckedStep(dt=0.02, tolerance=1e-4)
 
 
 def solve_lorenz96(
