@@ -1,36 +1,104 @@
 """Solvers that make training data; one equation a file, its order stated and tested."""
 
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
+from cst_operator.solvers.etdrk4 import CheckedStep, FixedStep, Semilinear, TimeStep
 from cst_operator.solvers.geometry import Geometry, RandomDomain, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.integral_equations import (
+    FixedPoint,
+    FunctionOfTime,
+    solve_integral_equation,
+    solve_integro_differential,
+)
+from cst_operator.solvers.integral_spirals import IntegralSpirals
+from cst_operator.solvers.korteweg_de_vries import KortewegDeVries, solve_korteweg_de_vries
+from cst_operator.solvers.kuramoto_sivashinsky import (
+    KuramotoSivashinsky,
+    solve_kuramoto_sivashinsky,
+)
+from cst_operator.solvers.lorenz96 import Lorenz96, solve_lorenz96
+from cst_operator.solvers.ordinary import solve_ordinary, time_trajectory
+from cst_operator.solvers.periodic_allen_cahn import PeriodicAllenCahn
+from cst_operator.solvers.periodic_burgers import PeriodicBurgers, solve_burgers
+from cst_operator.solvers.periodic_fitzhugh_nagumo import PeriodicFitzHughNagumo
+from cst_operator.solvers.periodic_gray_scott import PeriodicGrayScott, solve_periodic_gray_scott
+from cst_operator.solvers.periodic_navier_stokes import (
+    PeriodicNavierStokes,
+    diagonal_force,
+    solve_vorticity,
+)
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
+from cst_operator.solvers.spectral import (
+    FourierSeries,
+    PeriodicBox,
+    PeriodicGaussianField,
+    spectral_gradient,
+)
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 
 __all__ = [
     "POISSON_CHANNELS",
     "SYSTEMS",
+    "CheckedStep",
     "Constant",
     "DomainSampler",
     "FieldSampler",
     "FixedDomain",
+    "FixedPoint",
+    "FixedStep",
+    "FourierSeries",
+    "FunctionOfTime",
     "GaussianField",
     "Geometry",
     "Heat",
+    "IntegralSpirals",
+    "KortewegDeVries",
+    "KuramotoSivashinsky",
+    "Lorenz96",
+    "PeriodicAllenCahn",
+    "PeriodicBox",
+    "PeriodicBurgers",
+    "PeriodicFitzHughNagumo",
+    "PeriodicGaussianField",
+    "PeriodicGrayScott",
+    "PeriodicNavierStokes",
     "Poisson",
     "RandomDomain",
+    "Semilinear",
     "SmoothField",
     "System",
+    "TimeStep",
+    "diagonal_force",
     "disk",
     "mesh_geometry",
     "poisson_inputs",
     "rectangle",
+    "solve_burgers",
     "solve_heat",
+    "solve_integral_equation",
+    "solve_integro_differential",
+    "solve_korteweg_de_vries",
+    "solve_kuramoto_sivashinsky",
+    "solve_lorenz96",
+    "solve_ordinary",
+    "solve_periodic_gray_scott",
     "solve_poisson",
+    "solve_reaction_diffusion",
+    "solve_vorticity",
+    "spectral_gradient",
+    "time_trajectory",
     "triangle_quality",
 ]
 
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat())
+    system.name: system
+    for system in (
+        *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
+        *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
+        *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
+        *(Lorenz96(), IntegralSpirals()),
+    )
 }
 """Systems by the name under which ``cst generate`` knows them."""

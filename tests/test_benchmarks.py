@@ -1,7 +1,11 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from benchmarks import cylinder_wake
+from benchmarks import cylinder_wake, solvers
+from cst_operator.errors import SolverError
+from cst_operator.solvers import PeriodicBurgers
 
 
 @pytest.fixture
@@ -39,3 +43,31 @@ def test_a_perfect_answer_has_no_error_and_the_mean_all_of_it(wake):
     assert set(cylinder_wake.score(wake, truth).values()) == {0.0}
     mean = wake.mean.expand_as(truth)
     assert cylinder_wake.score(wake, mean)["fluctuation_l2[u_y]"] == pytest.approx(1.0)
+
+
+@dataclass(frozen=True)
+class _Unreliable:
+    """Fails for every second index."""
+
+    name: str = "unreliable"
+    version: str = "1"
+
+    def sample(self, seed: int, index: int, *, refine: int = 0):
+        if index % 2:
+            raise SolverError(f"sample {index} of seed {seed}: out of luck")
+        return PeriodicBurgers().sample(seed, index, refine=refine)
+
+
+def test_samples_that_fail_are_counted_and_not_timed():
+    rows = {r["metric"]: r for r in solvers.cost_of_samples(_Unreliable(), 3, 0)}
+    assert rows["failures"]["value"] == 2.0
+    assert rows["points"]["value"] == 128.0
+    assert rows["cpu_time_median"]["value"] == rows["cpu_time_max"]["value"] > 0
+
+
+@pytest.mark.parametrize("case", solvers.cases(True), ids=lambda case: case.name)
+def test_a_trajectory_costs_its_steps(case):
+    step, trajectory = solvers.cost_of_steps(case, 2, torch.device("cpu"), 2, 0)
+    steps = case.final_time / case.dt
+    assert trajectory["value"] == pytest.approx(step["value"] * steps / 2)
+    assert step["model"] == case.name in solvers.SYSTEMS

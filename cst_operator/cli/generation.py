@@ -26,7 +26,7 @@ class Generate:
     )
 
     system: tyro.conf.Positional[str]
-    """What is solved: poisson, darcy, poisson_mixed or heat."""
+    """What is solved; the names are above."""
     n: int
     """Number of solutions."""
     out: Path
