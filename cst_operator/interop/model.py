@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from cst_operator.config_json import config_to_json
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import PointField
 from cst_operator.interop.grids import unit_grid
-from cst_operator.model import CSTConfig, CSTOperator
+from cst_operator.model import CSTOperator
 
 with warnings.catch_warnings():  # importing it changes the filters of the whole process
     from neuralop.models.base_model import BaseModel
