@@ -8,6 +8,7 @@ from cst_operator.comparison import Comparison, compare
 from cst_operator.cst_config import ARCHITECTURES, Architecture, CSTConfig
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import GradientOperator, gradient_operator
+from cst_operator.ensemble import Calibration, Ensemble
 from cst_operator.errors import (
     CheckpointError,
     ConfigError,
@@ -46,6 +47,8 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "CSTConfig",
+    "Calibration",
+    "Ensemble",
     "CSTOperator",
     "CheckpointError",
     "Comparison",
