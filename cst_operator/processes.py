@@ -21,7 +21,7 @@ from cst_operator.errors import ConfigError, InputError
 
 __all__ = ["Processes", "choose_device", "connect", "stop_on_signal"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Processes:
         """Whether this is the process that reads, writes and shows things for all."""
         return self.rank == 0
 
-    def on_first(self, function: Callable[[], T]) -> T:
+    def on_first(self, function: Callable[[], _T]) -> _T:
         """The result of a function that only the first process calls; its error is everyone's."""
         if self.size == 1:
             return function()
@@ -54,7 +54,7 @@ class Processes:
         dist.broadcast_object_list(answer, src=0)
         if answer[1] is not None:
             raise answer[1]
-        result: T = answer[0]
+        result: _T = answer[0]
         return result
 
     def any(self, flag: bool) -> bool:
@@ -65,7 +65,7 @@ class Processes:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value)
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: _T) -> list[_T]:
         """Every process's value, in their order, in all of them."""
         if self.size == 1:
             return [value]
