@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from benchmarks import cylinder_wake
+from benchmarks import cylinder_wake, training
+from cst_operator.model import CSTConfig
 
 
 @pytest.fixture
@@ -39,3 +40,16 @@ def test_a_perfect_answer_has_no_error_and_the_mean_all_of_it(wake):
     assert set(cylinder_wake.score(wake, truth).values()) == {0.0}
     mean = wake.mean.expand_as(truth)
     assert cylinder_wake.score(wake, mean)["fluctuation_l2[u_y]"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("what", ("plain", "fit"))
+def test_the_training_benchmark_times_the_steps_after_the_first_ones(what, monkeypatch):
+    small = CSTConfig(dim=2, in_channels=1, out_channels=1, width=16, depth=1, heads=2)
+    monkeypatch.setattr(training, "MODEL", small)
+    monkeypatch.setattr(training, "NUM_EXAMPLES", 16)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    clock = iter(range(1000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: 0.5 * next(clock))
+    found = training.measure(what, training.WARM_UP + 4)
+    assert found["steps_per_second"] == pytest.approx(2.0)  # two ticks of the clock a second
+    assert found["cpu_ms_per_step"] > 0 and found["peak_memory"] > 50
