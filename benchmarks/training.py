@@ -10,8 +10,8 @@ Metrics: ``cpu_ms_per_step``, the processor time of a step, which hardly depends
 machine does; ``steps_per_second`` by the clock; ``peak_memory`` of a process;
 ``overhead``, the processor time beyond that of the plain loop, relative to it.
 
-Run ``python -m benchmarks.training`` (two to three minutes on two idle cores), with ``--quick`` for a
-trial of half a minute that writes to ``benchmarks/results/quick``.
+Run ``python -m benchmarks.training`` (two to three minutes on two idle cores), with ``--quick`` for
+a trial of half a minute that writes to ``benchmarks/results/quick``.
 """
 
 import argparse
