@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -17,6 +17,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from cst_operator.log_writers import LogWriter
 
 __all__ = ["Display", "Log"]
 
@@ -99,10 +101,17 @@ class Log:
     Args:
         path: the file; None keeps the records in memory only.
         records: records to begin with; the file is rewritten to hold just these.
+        writers: further places where records go.
     """
 
-    def __init__(self, path: Path | None, records: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        records: Iterable[Mapping[str, Any]] = (),
+        writers: Sequence[LogWriter] = (),
+    ) -> None:
         self.records: list[dict[str, Any]] = [dict(record) for record in records]
+        self._writers = writers
         self._file: TextIO | None = None
         if path is not None:
             # A killed run may have logged steps that its last checkpoint does not know.
@@ -110,6 +119,8 @@ class Log:
             fresh.write_text("".join(json.dumps(record) + "\n" for record in self.records))
             os.replace(fresh, path)
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        for writer in writers:
+            writer.open(self.records)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record."""
@@ -117,8 +128,12 @@ class Log:
         if self._file is not None:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
+        for writer in self._writers:
+            writer.write(record)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the writers."""
         if self._file is not None:
             self._file.close()
+        for writer in self._writers:
+            writer.close()

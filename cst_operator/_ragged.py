@@ -28,10 +28,11 @@ class Ragged:
     def of(cls, field: PointField) -> "Ragged":
         """The layout of a field, or of a batch of fields."""
         slices = getattr(field, "_slice_dict", None)
-        if slices is not None:
-            bounds = slices["pos"].cpu()
-        else:
-            bounds = field.get("ptr", torch.tensor([0, field.num_points])).cpu()
+        if slices is None and "ptr" not in field:
+            # Without a value that depends on the data, so that a single field can be traced.
+            place = torch.arange(field.pos.shape[0], device=field.pos.device)
+            return cls(place[None], torch.zeros_like(place, dtype=torch.bool)[None], place)
+        bounds = (field.ptr if slices is None else slices["pos"]).cpu()
         start, lengths = bounds[:-1], bounds.diff()
         place = torch.arange(int(lengths.max()))
         padding = place >= lengths[:, None]

@@ -16,18 +16,12 @@ from cst_operator.errors import CheckpointError, InputError
 from cst_operator.fit_config import FitConfig
 
 __all__ = [
-    "LOG_FILE",
     "State",
     "new_state",
-    "open_run",
     "restore_state",
     "save_step",
     "saved_state",
 ]
-
-LOG_FILE = "log.jsonl"
-# What may differ between a run and its continuation: none of it changes a weight.
-_FREE = ("device", "num_workers", "keep")
 
 
 @dataclass(kw_only=True)
@@ -38,6 +32,8 @@ class State:
     names: tuple[list[str], ...]
     """Names of each optimizer's parameters, in its order."""
     averaging: Averaging
+    scaler: torch.amp.GradScaler
+    """Scales the loss where the forward pass is float16, else does nothing."""
     first_bad: Tensor
     """First step whose loss or gradient was not finite, else -1; on the device."""
     step: int = 0
@@ -45,6 +41,19 @@ class State:
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """Sums since the last record, on the device."""
     num_summed: int = 0
+    """Steps since the last record."""
+    best: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    """Averaged parameters of the best evaluation, if training may stop early."""
+
+    def add(self, key: str, value: Tensor | int) -> None:
+        """Add to a sum since the last record."""
+        value = value.detach() if torch.is_tensor(value) else torch.tensor(value)
+        self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
+
+    def note_if_bad(self, value: Tensor) -> None:
+        """Remember the step if a value of it is not finite, without waiting for a GPU."""
+        bad = ~torch.isfinite(value.detach()) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, self.step, self.first_bad)
 
 
 def new_state(model: nn.Module, config: FitConfig, device: torch.device) -> State:
@@ -78,6 +87,7 @@ def new_state(model: nn.Module, config: FitConfig, device: torch.device) -> Stat
         optimizers=tuple(optimizers),
         names=tuple(names),
         averaging=Averaging(model, config.ema),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "float16"),
         first_bad=torch.full((), -1, dtype=torch.long, device=device),
     )
 
@@ -86,39 +96,6 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """The matrices inside a model that Muon is made for, if the model names them."""
     named = getattr(model, "hidden_matrices", None)
     return set(named()) if callable(named) else set()
-
-
-def open_run(
-    model: nn.Module, out: Path | None, resume: bool, identity: Mapping[str, Any]
-) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run in a folder without one."""
-    if out is None:
-        if resume:
-            raise InputError("resume needs the run folder; give it as out")
-        return None
-    checkpoint.name_of(model)
-    if not resume:
-        if checkpoint.steps(out) or (out / LOG_FILE).exists():
-            raise InputError(
-                f"{out} holds a run already; resume it, or choose another folder for a new one"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        return None
-    if not out.is_dir():
-        raise CheckpointError(f"there is no run to resume at {out}; check the path")
-    previous = checkpoint.newest(out)
-    before = saved_state(previous).values["identity"]
-    old, new = ({k: v for k, v in d.items() if k not in _FREE} for d in (before, identity))
-    if old != new:
-        raise CheckpointError(
-            f"{previous.path} belongs to another training: {checkpoint.differences(old, new)}; "
-            "resume with the same settings or start a new run"
-        )
-    for step, folder in checkpoint.steps(out):
-        # Found damaged just now; out of the way, so that it can be written again.
-        if step > saved_state(previous).values["step"]:
-            folder.rename(checkpoint.aside(folder))
-    return previous
 
 
 def saved_state(previous: Checkpoint) -> TrainingState:
@@ -144,9 +121,11 @@ def save_step(
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{names[i]}.{key}": value for key, value in values.items()}
     tensors |= {f"sums.{key}": value for key, value in state.sums.items()}
+    tensors |= {f"best.{key}": value for key, value in state.best.items()}
     values = {
         "step": state.step,
         "num_summed": state.num_summed,
+        "scaler": state.scaler.state_dict(),
         "identity": dict(identity),
         "history": records,
     }
@@ -164,6 +143,7 @@ def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
     saved = saved_state(previous)
     state.step = saved.values["step"]
     state.num_summed = saved.values["num_summed"]
+    state.scaler.load_state_dict(saved.values["scaler"])
     device = state.first_bad.device
     moments: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
@@ -171,6 +151,8 @@ def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
             kind, name = key.split(".", 1)
             if kind == "sums":
                 state.sums[name] = tensor.to(device)
+            elif kind == "best":
+                state.best[name] = tensor.to(device)
             elif kind == "parameters":  # until here they were the averaged ones
                 state.averaging.parameters[name].copy_(tensor)
             else:

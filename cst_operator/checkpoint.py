@@ -14,13 +14,8 @@ complete or absent, and older checkpoints are untouched. A run folder holds chec
 ``step-00001000``.
 """
 
-import dataclasses
-import hashlib
-import json
-import os
 import platform
 import re
-import secrets
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -29,14 +24,30 @@ from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from cst_operator._checkpoint_files import (
+    CONFIG,
+    FORMAT,
+    KNOWN,
+    MANIFEST,
+    TRAINING_TENSORS,
+    TRAINING_VALUES,
+    WEIGHTS,
+    aside,
+    from_json,
+    from_safetensors,
+    manifest_of,
+    read_verified,
+    to_json,
+    to_safetensors,
+    write_folder,
+)
+from cst_operator._model_registry import KINDS, name_of, register
 from cst_operator.config_json import config_from_json, config_to_json
 from cst_operator.cst_config import CSTConfig
-from cst_operator.errors import CheckpointError, ConfigError
+from cst_operator.errors import CheckpointError
 from cst_operator.model import CSTOperator
 
 __all__ = [
@@ -56,14 +67,7 @@ __all__ = [
     "steps",
 ]
 
-_FORMAT = 1
-_CONFIG, _WEIGHTS, _MANIFEST = "config.json", "model.safetensors", "manifest.json"
-_TRAINING_VALUES, _TRAINING_TENSORS = "training.json", "training.safetensors"
-_REQUIRED = {_CONFIG, _WEIGHTS}
-_KNOWN = _REQUIRED | {_TRAINING_VALUES, _TRAINING_TENSORS}
 _STEP = re.compile(r"step-(\d{8,})")
-
-_registry: dict[str, tuple[type, type[nn.Module]]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +98,6 @@ class Checkpoint:
     """Versions of the software that wrote it."""
     training: TrainingState | None = None
     """State of the training, inside a run."""
-
-
-def register(name: str, config_class: type, model_class: type[nn.Module]) -> None:
-    """Make a kind of model known, so that :func:`save` and :func:`load` handle it.
-
-    Args:
-        name: what ``config.json`` calls it.
-        config_class: a dataclass of numbers, strings, booleans, tuples, mappings and dataclasses.
-        model_class: ``model_class(config)`` builds the model and keeps ``config`` as an attribute.
-
-    Raises:
-        ConfigError: if the name belongs to another class, or the configuration is no dataclass.
-    """
-    if not dataclasses.is_dataclass(config_class):
-        raise ConfigError(f"{config_class.__name__} is not a dataclass; configure models by one")
-    known = _registry.get(name)
-    if known is not None and known != (config_class, model_class):
-        raise ConfigError(
-            f"the name {name!r} is taken by {known[1].__name__}; register under another name"
-        )
-    _registry[name] = (config_class, model_class)
 
 
 register("cst", CSTConfig, CSTOperator)
@@ -156,19 +139,19 @@ def save(
                 "go back to the last checkpoint and train with a smaller lr"
             )
     config = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "model": name,
         "config": config_to_json(model.config),
         "versions": _versions(),
         "metadata": dict(metadata or {}),
     }
-    files = {_CONFIG: _json(config), _WEIGHTS: _safetensors(weights)}
+    files = {CONFIG: to_json(config), WEIGHTS: to_safetensors(weights)}
     if training is not None:
-        files[_TRAINING_VALUES] = _json(training.values)
-        files[_TRAINING_TENSORS] = _safetensors(tensors)
-    files[_MANIFEST] = _json(_manifest(files))
+        files[TRAINING_VALUES] = to_json(training.values)
+        files[TRAINING_TENSORS] = to_safetensors(tensors)
+    files[MANIFEST] = to_json(manifest_of(files))
     try:
-        _write_folder(path, files)
+        write_folder(path, files)
     except OSError as error:
         raise CheckpointError(
             f"could not write {path}: {error.strerror or error}; "
@@ -188,7 +171,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
         CheckpointError: if there is no checkpoint, or it is incomplete, damaged or does not fit.
     """
     checkpoint = read(path)
-    _, model_class = _registry[checkpoint.name]
+    _, model_class = KINDS[checkpoint.name]
     # The initial weights are drawn and thrown away; the caller's random numbers are not touched.
     with torch.random.fork_rng(devices=[]):
         model = model_class(checkpoint.config)
@@ -210,7 +193,7 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} is a file; expected a checkpoint folder or a run folder, "
             "as cst_operator.save and fit write them"
         )
-    if any((path / name).exists() for name in (_MANIFEST, *_KNOWN)):
+    if any((path / name).exists() for name in (MANIFEST, *KNOWN)):
         return _read_folder(path)
     return newest(path)
 
@@ -225,7 +208,7 @@ def newest(run: str | Path) -> Checkpoint:
     folders = steps(run)
     if not folders:
         raise CheckpointError(
-            f"{run} holds no checkpoint; expected {_MANIFEST} or folders like step-00001000 in it"
+            f"{run} holds no checkpoint; expected {MANIFEST} or folders like step-00001000 in it"
         )
     problems: list[str] = []
     for _, folder in reversed(folders):
@@ -291,7 +274,7 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
     saved = {key: tuple(tensor.shape) for key, tensor in checkpoint.weights.items()}
     if shapes != saved:
         raise CheckpointError(
-            f"{checkpoint.path / _WEIGHTS} does not fit the model: "
+            f"{checkpoint.path / WEIGHTS} does not fit the model: "
             f"{differences(saved, shapes)}; load it with the version that wrote it"
         )
     with torch.no_grad():
@@ -312,26 +295,6 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             old, new = ("absent" if v is missing else repr(v) for v in (old, new))
             parts.append(f"{key} is {old} there and {new} here")
     return ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
-
-
-def name_of(model: nn.Module) -> str:
-    """The registered name of a model's class.
-
-    Raises:
-        CheckpointError: if the class is not registered or the model does not keep its config.
-    """
-    for name, (config_class, model_class) in _registry.items():
-        if type(model) is model_class:
-            if not isinstance(getattr(model, "config", None), config_class):
-                raise CheckpointError(
-                    f"a {model_class.__name__} to be saved keeps its {config_class.__name__} as "
-                    "the attribute config"
-                )
-            return name
-    raise CheckpointError(
-        f"{type(model).__name__} is not a registered kind of model (known: "
-        f"{', '.join(_registry)}); call cst_operator.checkpoint.register first"
-    )
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -355,153 +318,33 @@ def _versions() -> dict[str, str]:
     return {"cst_operator": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=False) + "\n").encode()
-
-
-def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    # Tied parameters share memory, which the format does not allow, hence the copies.
-    return bytes(
-        safetensors.torch.save(
-            {key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()}
-        )
-    )
-
-
-def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
-    return {
-        "format": _FORMAT,
-        "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in files.items()
-        },
-    }
-
-
-def aside(path: Path) -> Path:
-    """A name beside ``path`` that nobody takes for a checkpoint; :func:`prune` removes it."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = aside(path)
-    building.mkdir()
-    try:
-        for name, content in files.items():
-            with open(building / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(building)
-        os.rename(building, path)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders and needs no flush of them
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _read_folder(path: Path) -> Checkpoint:
     """Read every file once, compare it with the manifest, and parse what was compared."""
-    files = _verified(path)
-    config = _parse(files[_CONFIG], path / _CONFIG)
-    if config.get("format") != _FORMAT:
+    files = read_verified(path)
+    config = from_json(files[CONFIG], path / CONFIG)
+    if config.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path / _CONFIG} has format {config.get('format')!r}, this version reads {_FORMAT}; "
+            f"{path / CONFIG} has format {config.get('format')!r}, this version reads {FORMAT}; "
             "load it with the version that wrote it"
         )
     name = config["model"]
-    if name not in _registry:
+    if name not in KINDS:
         raise CheckpointError(
-            f"{path / _CONFIG} is of the unknown kind {name!r} (known: {', '.join(_registry)}); "
+            f"{path / CONFIG} is of the unknown kind {name!r} (known: {', '.join(KINDS)}); "
             "import the module that registers it first"
         )
     training = None
-    if _TRAINING_VALUES in files:
+    if TRAINING_VALUES in files:
         training = TrainingState(
-            tensors=_parse_tensors(files[_TRAINING_TENSORS], path / _TRAINING_TENSORS),
-            values=_parse(files[_TRAINING_VALUES], path / _TRAINING_VALUES),
+            tensors=from_safetensors(files[TRAINING_TENSORS], path / TRAINING_TENSORS),
+            values=from_json(files[TRAINING_VALUES], path / TRAINING_VALUES),
         )
     return Checkpoint(
         path=path,
         name=name,
-        config=config_from_json(_registry[name][0], config["config"], str(path / _CONFIG)),
-        weights=_parse_tensors(files[_WEIGHTS], path / _WEIGHTS),
+        config=config_from_json(KINDS[name][0], config["config"], str(path / CONFIG)),
+        weights=from_safetensors(files[WEIGHTS], path / WEIGHTS),
         metadata=config["metadata"],
         versions=config["versions"],
         training=training,
     )
-
-
-def _verified(path: Path) -> dict[str, bytes]:
-    raw = _bytes(path / _MANIFEST)
-    manifest = _parse(raw, path / _MANIFEST)
-    listed = manifest.get("files")
-    # Written in one form only, so that a flipped bit anywhere in the manifest shows.
-    if (
-        _json(manifest) != raw
-        or set(manifest) != {"format", "files"}
-        or not isinstance(listed, dict)
-        or not set(listed) >= _REQUIRED
-        or not set(listed) <= _KNOWN
-        or (_TRAINING_VALUES in listed) != (_TRAINING_TENSORS in listed)
-    ):
-        raise _damaged(path / _MANIFEST)
-    if manifest["format"] != _FORMAT:
-        raise CheckpointError(
-            f"{path / _MANIFEST} has format {manifest['format']!r}, this version reads {_FORMAT}; "
-            "load it with the version that wrote it, or restore the file if it was damaged"
-        )
-    files = {name: _bytes(path / name) for name in listed}
-    actual = _manifest(files)["files"]
-    for name in listed:
-        if actual[name] != listed[name]:
-            raise _damaged(path / name)
-    return files
-
-
-def _damaged(file: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is damaged: it is not what was written; "
-        "restore it from a copy or use another checkpoint"
-    )
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{file} is missing, so the checkpoint is incomplete; use another checkpoint"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"could not read {file}: {error.strerror or error}; check the disk and permissions"
-        ) from error
-
-
-def _parse(content: bytes, file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file) from error
-    if not isinstance(value, dict):
-        raise _damaged(file)
-    return value
-
-
-def _parse_tensors(content: bytes, file: Path) -> dict[str, Tensor]:
-    try:
-        return dict(safetensors.torch.load(content))
-    except SafetensorError as error:
-        raise _damaged(file) from error

@@ -169,6 +169,9 @@ class ExperimentConfig:
     """What is minimized."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How it is trained."""
+    writers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Where the log goes beside log.jsonl, in the run folder; wandb stays offline unless
+    WANDB_MODE=online is set."""
 
 
 def load_config(path: str | Path) -> ExperimentConfig:

@@ -16,7 +16,13 @@ class FitConfig:
     steps: int = 2000
     """Number of optimizer steps."""
     batch_size: int = 16
-    """Examples a step."""
+    """Examples a step, over all processes."""
+    accumulate: int = 1
+    """Parts that each process cuts its examples of a step into; it adds up their gradients one
+    after the other, which saves memory and leaves the mean over the step as it is."""
+    bucket: int = 0
+    """Batches that are sorted by number of points at a time, so that examples of a batch are of
+    similar size and little is padded; 0 leaves the order random. Sizes are measured once."""
     lr: float = 3e-3
     """Largest learning rate of AdamW."""
     muon_lr: float = 0.02
@@ -34,10 +40,16 @@ class FitConfig:
     """Decay of the average of the weights; 0 for none."""
     seed: int = 0
     """Seed of the order of the examples and of every random number."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward pass; weights and derivatives stay in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the forward pass; weights and their updates stay in float32. With float16 the
+    loss is scaled so that small gradients are not lost; steps whose gradient overflows are left
+    out and the scale is lowered."""
     eval_every: int = 500
     """Steps between evaluations on the validation examples."""
+    patience: int = 0
+    """Stop after so many evaluations in a row that are no better than the best, by the mean
+    relative L2 error, and give back the averaged weights of the best; 0 never stops early and gives
+    back those of the last step."""
     save_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 50
@@ -53,6 +65,9 @@ class FitConfig:
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
+            ("accumulate", 1),
+            ("bucket", 0),
+            ("patience", 0),
             ("eval_every", 1),
             ("save_every", 1),
             ("log_every", 1),
@@ -76,7 +91,7 @@ class FitConfig:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
                 raise ConfigError(f"{name} is {value!r}; expected {words}")
         for name, allowed in (
-            ("precision", ("float32", "bfloat16")),
+            ("precision", ("float32", "bfloat16", "float16")),
             ("device", ("auto", "cpu", "cuda")),
         ):
             if getattr(self, name) not in allowed:

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from benchmarks import cylinder_wake, solvers
+from benchmarks import cylinder_wake, solvers, training
+from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.solvers import PeriodicBurgers
 
@@ -71,3 +72,16 @@ def test_a_trajectory_costs_its_steps(case):
     steps = case.final_time / case.dt
     assert trajectory["value"] == pytest.approx(step["value"] * steps / 2)
     assert step["model"] == case.name in solvers.SYSTEMS
+
+
+@pytest.mark.parametrize("what", ("plain", "fit"))
+def test_the_training_benchmark_times_the_steps_after_the_first_ones(what, monkeypatch):
+    small = CSTConfig(dim=2, in_channels=1, out_channels=1, width=16, depth=1, heads=2)
+    monkeypatch.setattr(training, "MODEL", small)
+    monkeypatch.setattr(training, "NUM_EXAMPLES", 16)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    clock = iter(range(1000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: 0.5 * next(clock))
+    found = training.measure(what, training.WARM_UP + 4)
+    assert found["steps_per_second"] == pytest.approx(2.0)  # two ticks of the clock a second
+    assert found["cpu_ms_per_step"] > 0 and found["peak_memory"] > 50

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
+from cst_operator._checkpoint_files import manifest_of, to_json
 from cst_operator.checkpoint import TrainingState, load, read, register, save, step_folder
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError
@@ -231,7 +232,7 @@ def test_a_pickle_is_never_run(saved: Path, name: str, tmp_path: Path) -> None:
     (saved / name).write_bytes(pickle.dumps(_Canary(trace)))
     if name != "manifest.json":  # an attacker would sign it
         files = {n: (saved / n).read_bytes() for n in FILES if n != "manifest.json"}
-        (saved / "manifest.json").write_bytes(checkpoint._json(checkpoint._manifest(files)))
+        (saved / "manifest.json").write_bytes(to_json(manifest_of(files)))
     with pytest.raises(CheckpointError):
         load(saved)
     assert not trace.exists()
@@ -245,9 +246,9 @@ def resign(folder: Path, **changes: object) -> None:
             config[key] = value
         else:
             config["config"][key] = value
-    (folder / "config.json").write_bytes(checkpoint._json(config))
+    (folder / "config.json").write_bytes(to_json(config))
     files = {n: (folder / n).read_bytes() for n in FILES if n != "manifest.json"}
-    (folder / "manifest.json").write_bytes(checkpoint._json(checkpoint._manifest(files)))
+    (folder / "manifest.json").write_bytes(to_json(manifest_of(files)))
 
 
 def test_what_does_not_fit_is_refused(saved: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,149 +17,23 @@ from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError, InputError, TrainingError
 from cst_operator.fields import Example, PointField
 from cst_operator.model import CSTOperator
-from cst_operator.normalization import Normalization
 from cst_operator.training import FitConfig, Run, choose_device, fit, learning_rate, stop_on_signal
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetConfig:
-    """Configuration of the stand-in."""
-
-    width: int = 8
-    noise: float = 0.1
-
-
-class Net(nn.Module):
-    """Pointwise network that draws noise in training, with a buffer that training moves."""
-
-    def __init__(self, config: NetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.normalization = Normalization(2, 1, 1)
-        self.layers = nn.Sequential(
-            nn.Linear(2, config.width),
-            nn.BatchNorm1d(config.width),
-            nn.Tanh(),
-            nn.Linear(config.width, 1),
-        )
-        self.dropout = nn.Dropout(0.1)
-
-    def fit_normalization(self, examples: Any) -> "Net":
-        self.normalization.fit(examples)
-        return self
-
-    def forward(self, source: PointField, target: PointField) -> Tensor:
-        x = self.normalization.coordinates(target.pos, None)
-        if self.training:
-            x = x + self.config.noise * torch.randn_like(x)
-        return self.normalization.decode(self.dropout(self.layers(x)))
-
-
-checkpoint.register("net", NetConfig, Net)
-
-
-@dataclass(frozen=True)
-class Terms:
-    total: Tensor
-    terms: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class MeanSquare:
-    """A loss that draws as well."""
-
-    weight: float = 1.0
-
-    def __call__(
-        self, model: nn.Module, batch: Example, *, generator: torch.Generator | None = None
-    ) -> Terms:
-        error = model(batch.source, batch.target) - batch.target.u
-        pick = torch.rand(error.shape, generator=generator, device=error.device)
-        plain = (error**2).mean()
-        drawn = (pick * error**2).mean()
-        return Terms(plain + self.weight * drawn, {"plain": plain, "drawn": drawn})
-
-
-class Samples:
-    """Examples made when asked for, which draw from the epoch's and from torch's numbers."""
-
-    def __init__(self, count: int = 10, poison: int | None = None) -> None:
-        self.count = count
-        self.poison = poison
-        self.epoch = 0
-        self.seen: list[tuple[int, int]] = []
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Example:
-        self.seen.append((self.epoch, index))
-        generator = torch.Generator().manual_seed(1000 * self.epoch + index)
-        pos = torch.rand(3 + index, 2, generator=generator)
-        u = torch.sin(3 * pos[:, :1]) + 0.01 * torch.randn(len(pos), 1)
-        field = PointField(pos, u, torch.full((len(pos),), 1 / len(pos)))
-        if index == self.poison:
-            field.u = field.u * float("nan")
-        return Example(field, field)
-
-
-CONFIG = FitConfig(
-    steps=12,
-    batch_size=3,
-    lr=0.01,
-    warmup=0.25,
-    ema=0.9,
-    log_every=5,
-    eval_every=4,
-    save_every=2,
-    device="cpu",
+from tests.training_samples import (
+    CONFIG,
+    Doubles,
+    Exact,
+    MeanSquare,
+    Net,
+    NetConfig,
+    Samples,
+    Terms,
+    plain_net,
+    same,
+    stop_after,
+    train,
+    untimed,
+    weights,
 )
-
-
-def train(
-    out: Path | None = None, config: FitConfig = CONFIG, seed: int = 1, **arguments: Any
-) -> Run:
-    """Train a fresh stand-in."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Net(NetConfig())
-    return fit(
-        arguments.pop("model", model),
-        arguments.pop("train", Samples()),
-        arguments.pop("validation", Samples(4)),
-        loss=arguments.pop("loss", MeanSquare()),
-        config=config,
-        out=out,
-        progress=False,
-        **arguments,
-    )
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    left = steps
-
-    def stop() -> bool:
-        nonlocal left
-        left -= 1
-        return left <= 0
-
-    return stop
-
-
-def weights(run: Run) -> dict[str, Tensor]:
-    return run.model.state_dict()
-
-
-def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if k != "steps_per_second"} for r in history]
-
 
 # --- determinism and resume ---------------------------------------------------------------------
 
@@ -525,7 +398,10 @@ def test_the_learning_rate_rises_linearly_and_falls_by_a_cosine() -> None:
         ("clip", -1.0),
         ("ema", 1.0),
         ("seed", -1),
-        ("precision", "float16"),
+        ("precision", "float8"),
+        ("accumulate", 0),
+        ("bucket", -1),
+        ("patience", -1),
         ("device", "gpu"),
         ("eval_every", 0),
         ("save_every", 0),
@@ -558,7 +434,8 @@ def test_sigterm_stops_after_the_step_and_saves(tmp_path: Path, straight: Run) -
 
     class Samples5(Samples):
         def __getitem__(self, index: int) -> Example:
-            if len(self.seen) == 10 + 3 * 4 + 1:  # in the middle of making step 5's batch
+            # In the middle of making step 5's batch, after fingerprint and normalization.
+            if len(self.seen) == 10 + 10 + 3 * 4 + 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__getitem__(index)
 
@@ -580,6 +457,159 @@ def test_progress_is_plain_lines_off_a_terminal(capfd: pytest.CaptureFixture[str
     assert lines[0].startswith("step 4/12  validation relative_l2 0.")
     assert lines[1].startswith("step 5/12  loss 0.") and "steps/s" in lines[1]
     assert lines[1].endswith("left") and "\x1b" not in error
+
+
+# --- parts of a step, early stopping, float16 ----------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", (2, 3, 5))  # 3 is no divisor of the batch
+def test_the_parts_of_a_step_add_up_to_it(accumulate: int) -> None:
+    config = replace(CONFIG, batch_size=5)
+    runs = [
+        train(
+            model=plain_net(),
+            train=Doubles(),
+            validation=None,
+            loss=Exact(),
+            config=replace(config, accumulate=parts),
+        )
+        for parts in (1, accumulate)
+    ]
+    whole, cut = (run.model.layers[0].weight for run in runs)
+    # Sums in another order: double rounding, 1e-16, and AdamW divides by gradients of 1e-3.
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-11)
+    for a, b in zip(*(run.history for run in runs), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-12)
+        assert a["terms"] == pytest.approx(b["terms"], rel=1e-12)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-10)
+
+
+def test_parts_draw_different_numbers_and_the_run_resumes(tmp_path: Path) -> None:
+    config = replace(CONFIG, accumulate=3)
+    drawn = []
+
+    @dataclass(frozen=True)
+    class Drawing(MeanSquare):
+        def __call__(
+            self, model: nn.Module, batch: Example, *, generator: torch.Generator | None = None
+        ) -> Terms:
+            assert generator is not None
+            drawn.append(generator.initial_seed())
+            return super().__call__(model, batch, generator=generator)
+
+    straight = train(tmp_path / "straight", config=config, loss=Drawing())
+    assert len(set(drawn)) == len(drawn) == 3 * CONFIG.steps
+    train(tmp_path / "run", config=config, loss=Drawing(), stop=stop_after(5))
+    resumed = train(tmp_path / "run", config=config, loss=Drawing(), resume=True)
+    assert same(weights(resumed), weights(straight))
+
+
+def test_more_parts_than_examples_are_refused() -> None:
+    with pytest.raises(ConfigError, match="batch of 3 examples cannot be cut into 4 parts"):
+        train(config=replace(CONFIG, accumulate=4))
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, errors: list[float]) -> None:
+    """Make evaluations say so, one after the other."""
+    import cst_operator.training as module
+
+    left = iter(errors)
+    real = module.validate
+
+    def validate(*arguments: Any) -> Any:
+        scores = real(*arguments)
+        worst = torch.full_like(scores.per_sample["relative_l2"], next(left, 9.0))
+        return replace(scores, per_sample={"relative_l2": worst})
+
+    monkeypatch.setattr(module, "validate", validate)
+
+
+STOPPING = replace(CONFIG, patience=2, eval_every=2, save_every=1, keep=20)
+
+
+def test_training_stops_early_and_gives_back_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.5, 0.3, 0.4, 0.3, 0.1])
+    run = train(tmp_path / "run", config=STOPPING)
+    assert run.stopped_early and not run.interrupted
+    assert run.step == 8  # the best at 4, two evaluations no better
+    assert run.best == {"step": 4, "relative_l2": pytest.approx(0.3)}
+    best = checkpoint.load(checkpoint.step_folder(tmp_path / "run", 4))
+    for key, value in best.named_parameters():
+        assert torch.equal(run.model.get_parameter(key), value)
+        assert torch.equal(checkpoint.load(tmp_path / "run").get_parameter(key), value)
+    third = checkpoint.load(checkpoint.step_folder(tmp_path / "run", 6)).layers[0].weight
+    assert not torch.equal(third, run.model.layers[0].weight)
+
+
+def test_early_stopping_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [0.5, 0.3, 0.4, 0.3]
+    scripted(monkeypatch, errors)
+    straight = train(config=STOPPING)
+    monkeypatch.undo()
+    scripted(monkeypatch, errors[:2])
+    train(tmp_path / "run", config=STOPPING, stop=stop_after(5))
+    monkeypatch.undo()
+    scripted(monkeypatch, errors[2:])
+    resumed = train(tmp_path / "run", config=STOPPING, resume=True)
+    assert resumed.stopped_early and resumed.step == 8
+    parameters = dict(straight.model.named_parameters())
+    for key, value in resumed.model.named_parameters():
+        assert torch.equal(parameters[key], value)
+    again = train(tmp_path / "run", config=STOPPING, resume=True)  # it stays stopped
+    assert again.stopped_early and again.step == 8
+    assert torch.equal(again.model.layers[0].weight, resumed.model.layers[0].weight)
+
+
+def test_patience_needs_something_to_evaluate_on() -> None:
+    with pytest.raises(ConfigError, match="patience is 2 but there is nothing to evaluate on"):
+        train(config=STOPPING, validation=None)
+
+
+@dataclass(frozen=True)
+class Scaled(MeanSquare):
+    """A loss so large that its float16 gradient overflows at the first scale."""
+
+    factor: float = 1.0
+
+    def __call__(
+        self, model: nn.Module, batch: Example, *, generator: torch.Generator | None = None
+    ) -> Terms:
+        result = super().__call__(model, batch, generator=generator)
+        return Terms(self.factor * result.total, result.terms)
+
+
+def test_float16_leaves_out_steps_that_overflow_and_lowers_the_scale(tmp_path: Path) -> None:
+    config = replace(CONFIG, precision="float16", ema=0.0, log_every=1)
+    model = Net(NetConfig())
+    weight = model.layers[0].weight
+    seen = []
+
+    def stop() -> bool:
+        seen.append(weight.detach().clone())
+        return False
+
+    run = train(tmp_path / "run", model=model, config=config, loss=Scaled(factor=1e3), stop=stop)
+    assert torch.equal(seen[0], seen[1])  # overflowed: not a step
+    assert not torch.equal(seen[-2], seen[-1])
+    assert all(math.isfinite(r["gradient_norm"]) for r in run.history if "loss" in r)
+    state = checkpoint.read(tmp_path / "run").training
+    assert state is not None and 1 <= state.values["scaler"]["scale"] < 65536
+
+
+def test_float16_resumes_bit_for_bit(tmp_path: Path) -> None:
+    config = replace(CONFIG, precision="float16")
+    straight = train(tmp_path / "straight", config=config, loss=Scaled(factor=1e2))
+    train(tmp_path / "run", config=config, loss=Scaled(factor=1e2), stop=stop_after(3))
+    resumed = train(tmp_path / "run", config=config, loss=Scaled(factor=1e2), resume=True)
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_gradient_that_overflows_at_every_scale_stops(tmp_path: Path) -> None:
+    config = replace(CONFIG, precision="float16", steps=40)
+    with pytest.raises(TrainingError, match="not finite"):
+        train(tmp_path / "run", config=config, loss=Scaled(factor=1e30))
 
 
 # --- the library's own model and loss -------------------------------------------------------------

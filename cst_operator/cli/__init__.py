@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("evaluation", "Evaluate", "errors of a trained model on a data set"),
     "predict": ("prediction", "Predict", "a trained model's answer on a mesh file"),
     "upsample": ("prediction", "Upsample", "from a field on a coarse mesh to a fine mesh"),
+    "export": ("exporting", "Export", "a trained model for other programs, in Python and C++"),
     "compare": ("comparing", "Compare", "several models on the same data: a table and a report"),
 }
 """Module, class and one-line summary of every command."""

@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 
-def console() -> Console:
+def console(*, quiet: bool = False) -> Console:
     """Where results go; made anew because the standard output may have changed."""
-    return Console(highlight=False)
+    return Console(highlight=False, quiet=quiet)
 
 
 def warn(text: str) -> None:

@@ -1,7 +1,8 @@
 """``cst train``: train a model on a data set."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,7 @@ import tyro
 from rich.markup import escape
 
 from cst_operator import checkpoint
+from cst_operator._run_folder import locked
 from cst_operator.cli._shared import (
     SinglePrecision,
     console,
@@ -22,13 +24,20 @@ from cst_operator.cli._shared import (
 from cst_operator.config import EXPERIMENT_FILE, ExperimentConfig, load_config, write_config
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import InputError
+from cst_operator.log_writers import CsvWriter, LogWriter, TensorBoardWriter, WandbWriter
 from cst_operator.model import CSTOperator
+from cst_operator.processes import connect, stop_on_signal
 from cst_operator.tasks import TaskDataset
-from cst_operator.training import fit, stop_on_signal
+from cst_operator.training import fit
 
 __all__ = ["Train"]
 
 _STOPPED = 143
+_WRITERS: dict[str, Callable[[Path], LogWriter]] = {
+    "csv": lambda out: CsvWriter(out / "log.csv"),
+    "tensorboard": lambda out: TensorBoardWriter(out / "tensorboard"),
+    "wandb": lambda out: WandbWriter(out / "wandb"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,8 @@ class Train(ExperimentConfig):
         "Examples:\n"
         "  cst train --data data/poisson --out runs/first\n"
         "  cst train --config train.toml --out runs/second --fit.lr 3e-4\n"
-        "  cst train --out runs/first --resume"
+        "  cst train --out runs/first --resume\n"
+        "  torchrun --nproc-per-node 2 -m cst_operator train --data data/poisson --out runs/first"
     )
 
     out: Path
@@ -65,6 +75,8 @@ class Train(ExperimentConfig):
 
     def run(self) -> int:
         """Train, and say where the model is."""
+        if self.resume and not self.out.is_dir():
+            raise InputError(f"there is no run to resume at {self.out}; check the path")
         if not self.data:
             raise InputError("nothing to train on; give a data set with --data FOLDER")
         if checkpoint.steps(self.out) and not self.resume:
@@ -89,31 +101,40 @@ class Train(ExperimentConfig):
         train = TaskDataset(
             SinglePrecision(first), task.build(num_frames=sample.num_frames), seed=self.fit.seed
         )
-        if not self.resume:
-            self.out.mkdir(parents=True, exist_ok=True)
-            # All that a training leaves which stopped before its first checkpoint.
-            (self.out / "log.jsonl").unlink(missing_ok=True)
-            write_config(self.out / EXPERIMENT_FILE, resolved)
-        out = console()
+        examples = (train, examples_of(last, task))
+        processes = connect()
+        out = console(quiet=not processes.is_first)
         out.print(
             f"{task.kind}: {', '.join(task.source_channels)} -> {', '.join(task.outputs)}, "
             f"{len(first)} trajectories to train on, {held_out} to validate"
         )
-        with stop_on_signal() as stop:
+        with ExitStack() as stack:
+            folder = locked(self.out, resume=self.resume)
+            processes.on_first(lambda: stack.enter_context(folder))
+            if processes.is_first and not self.resume:
+                # All that a training leaves which stopped before its first checkpoint.
+                (self.out / "log.jsonl").unlink(missing_ok=True)
+                write_config(self.out / EXPERIMENT_FILE, resolved)
+            stop = stack.enter_context(stop_on_signal())
             run = fit(
                 model,
-                train,
-                examples_of(last, task),
+                *examples,
                 loss=self.loss,
                 config=self.fit,
                 out=self.out,
                 resume=self.resume,
                 stop=stop,
+                writers=[_WRITERS[name](self.out) for name in self.writers],
             )
         where = escape(str(self.out))
         if run.interrupted:
             out.print(f"stopped after step {run.step}; go on: cst train --out {where} --resume")
             return _STOPPED
+        if run.stopped_early and run.best is not None:
+            out.print(
+                f"stopped early after step {run.step}; the weights are those of step "
+                f"{run.best['step']:.0f}"
+            )
         if run.scores is not None:
             out.print(run.scores.table("validation"))
         out.print(f"the run is in {where}; next: cst evaluate {where} --data FOLDER")
