@@ -1,9 +1,16 @@
 """Solvers that make training data; one equation a file, its order stated and tested."""
 
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
-from cst_operator.solvers.geometry import Geometry, RandomDomain, disk, rectangle
+from cst_operator.solvers.elasticity import (
+    ELASTICITY_CHANNELS,
+    Elasticity,
+    Material,
+    solve_elasticity,
+)
+from cst_operator.solvers.geometry import Geometry, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
+from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 
@@ -17,8 +24,13 @@ __all__ = [
     "GaussianField",
     "Geometry",
     "Heat",
+    "Elasticity",
+    "ELASTICITY_CHANNELS",
+    "Material",
+    "solve_elasticity",
     "Poisson",
     "RandomDomain",
+    "RandomRectangle",
     "SmoothField",
     "System",
     "disk",
@@ -31,6 +43,7 @@ __all__ = [
 ]
 
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat())
+    system.name: system
+    for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat(), Elasticity())
 }
 """Systems by the name under which ``cst generate`` knows them."""

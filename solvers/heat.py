@@ -25,9 +25,9 @@ from cst_operator.solvers.finite_elements import (
     Coefficient,
     Discretization,
     discretize,
-    factorize,
 )
 from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import (
     SAMPLE_DEGREE,
     Diffusion,
