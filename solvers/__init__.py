@@ -9,12 +9,20 @@ from cst_operator.solvers.elasticity import (
 )
 from cst_operator.solvers.geometry import Geometry, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.local_refinement import refine_near_holes, refine_triangles
+from cst_operator.solvers.navier_stokes import (
+    CHANNEL_CHANNELS,
+    Flow,
+    NavierStokes,
+    solve_navier_stokes,
+)
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 
 __all__ = [
+    "CHANNEL_CHANNELS",
     "POISSON_CHANNELS",
     "SYSTEMS",
     "Constant",
@@ -22,12 +30,16 @@ __all__ = [
     "FieldSampler",
     "FixedDomain",
     "GaussianField",
+    "Flow",
     "Geometry",
     "Heat",
     "Elasticity",
     "ELASTICITY_CHANNELS",
     "Material",
+    "refine_near_holes",
+    "refine_triangles",
     "solve_elasticity",
+    "NavierStokes",
     "Poisson",
     "RandomDomain",
     "RandomRectangle",
@@ -38,12 +50,21 @@ __all__ = [
     "poisson_inputs",
     "rectangle",
     "solve_heat",
+    "solve_navier_stokes",
     "solve_poisson",
     "triangle_quality",
 ]
 
 SYSTEMS: dict[str, System] = {
     system.name: system
-    for system in (Poisson(), Poisson.darcy(), Poisson.mixed(), Heat(), Elasticity())
+    for system in (
+        Poisson(),
+        Poisson.darcy(),
+        Poisson.mixed(),
+        Heat(),
+        Elasticity(),
+        NavierStokes(),
+        NavierStokes.stokes(),
+    )
 }
 """Systems by the name under which ``cst generate`` knows them."""
