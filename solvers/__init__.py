@@ -9,6 +9,7 @@ from cst_operator.solvers.elasticity import (
 )
 from cst_operator.solvers.geometry import Geometry, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.helmholtz import HELMHOLTZ_CHANNELS, Helmholtz, solve_helmholtz
 from cst_operator.solvers.local_refinement import refine_near_holes, refine_triangles
 from cst_operator.solvers.navier_stokes import (
     CHANNEL_CHANNELS,
@@ -32,7 +33,9 @@ __all__ = [
     "GaussianField",
     "Flow",
     "Geometry",
+    "HELMHOLTZ_CHANNELS",
     "Heat",
+    "Helmholtz",
     "Elasticity",
     "ELASTICITY_CHANNELS",
     "Material",
@@ -50,6 +53,7 @@ __all__ = [
     "poisson_inputs",
     "rectangle",
     "solve_heat",
+    "solve_helmholtz",
     "solve_navier_stokes",
     "solve_poisson",
     "triangle_quality",
@@ -62,6 +66,7 @@ SYSTEMS: dict[str, System] = {
         Poisson.darcy(),
         Poisson.mixed(),
         Heat(),
+        Helmholtz(),
         Elasticity(),
         NavierStokes(),
         NavierStokes.stokes(),

@@ -98,9 +98,9 @@ class Discretization:
             )
         return values
 
-    def mass(self) -> csr_matrix:
-        r"""Matrix of :math:`\int u v`, [D, D]."""
-        return _MASS.assemble(self.basis)
+    def mass(self, a: Coefficient = 1.0) -> csr_matrix:
+        r"""Matrix of :math:`\int a u v`, [D, D]."""
+        return _MASS.assemble(self.basis, a=self.at_quadrature(a, self.basis))
 
     def load(self, f: Coefficient) -> Array:
         r"""Vector of :math:`\int f v`, [D]."""
@@ -241,7 +241,7 @@ def _DERIVATIVES(u: Any, v: Any, w: Any) -> Any:
 
 @BilinearForm
 def _MASS(u: Any, v: Any, w: Any) -> Any:
-    return u * v
+    return w["a"] * u * v
 
 
 @LinearForm
