@@ -21,6 +21,7 @@ from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inpu
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
+from cst_operator.solvers.wave import Wave, solve_wave
 
 __all__ = [
     "CHANNEL_CHANNELS",
@@ -48,6 +49,7 @@ __all__ = [
     "RandomRectangle",
     "SmoothField",
     "System",
+    "Wave",
     "disk",
     "mesh_geometry",
     "poisson_inputs",
@@ -56,6 +58,7 @@ __all__ = [
     "solve_helmholtz",
     "solve_navier_stokes",
     "solve_poisson",
+    "solve_wave",
     "triangle_quality",
 ]
 
@@ -66,6 +69,7 @@ SYSTEMS: dict[str, System] = {
         Poisson.darcy(),
         Poisson.mixed(),
         Heat(),
+        Wave(),
         Helmholtz(),
         Elasticity(),
         NavierStokes(),
