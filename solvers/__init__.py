@@ -1,5 +1,10 @@
 """Solvers that make training data; one equation a file, its order stated and tested."""
 
+from cst_operator.solvers.advection_diffusion import (
+    ADVECTION_CHANNELS,
+    AdvectionDiffusion,
+    solve_advection_diffusion,
+)
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
 from cst_operator.solvers.elasticity import (
     ELASTICITY_CHANNELS,
@@ -24,9 +29,11 @@ from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.wave import Wave, solve_wave
 
 __all__ = [
+    "ADVECTION_CHANNELS",
     "CHANNEL_CHANNELS",
     "POISSON_CHANNELS",
     "SYSTEMS",
+    "AdvectionDiffusion",
     "Constant",
     "DomainSampler",
     "FieldSampler",
@@ -42,6 +49,7 @@ __all__ = [
     "Material",
     "refine_near_holes",
     "refine_triangles",
+    "solve_advection_diffusion",
     "solve_elasticity",
     "NavierStokes",
     "Poisson",
@@ -70,6 +78,7 @@ SYSTEMS: dict[str, System] = {
         Poisson.mixed(),
         Heat(),
         Wave(),
+        AdvectionDiffusion(),
         Helmholtz(),
         Elasticity(),
         NavierStokes(),

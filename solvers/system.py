@@ -75,7 +75,7 @@ def stream(seed: int, index: int, attempt: int, purpose: int) -> np.random.Gener
 
 
 # Purposes of :func:`stream`; meshes use the numbers from 100 on.
-_GEOMETRY, A, F, G, FLUX, PARTS, INITIAL, PARAMETERS = range(8)
+_GEOMETRY, A, F, G, FLUX, PARTS, INITIAL, PARAMETERS, VELOCITY = range(9)
 _MESH = 100
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from skfem import BilinearForm, ElementTriP1
 
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField
+from cst_operator.solvers.element_matrices import ElementFunctions
 from cst_operator.solvers.finite_elements import (
     Discretization,
     VectorCoefficient,
@@ -32,13 +33,6 @@ FLOW_CHANNELS = ("u_x", "u_y", "p")
 
 _PENALTY = 1e-6
 _REFINEMENTS = 3
-
-
-class _Local(NamedTuple):
-    """Velocity functions on every triangle: value [l, cells, q], gradient [l, 2, cells, q]."""
-
-    value: Array
-    gradient: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,20 +88,17 @@ class TaylorHood:
 
     def convection(self, flow: Array) -> csr_matrix:
         r"""Matrix of :math:`\int (w \cdot \nabla u) \cdot v` for the velocity w, [2 D, 2 D]."""
-        local, dx = self._local, self.velocity.basis.dx
-        w = self._at_quadrature(flow)
-        along = np.einsum("kcq,lkcq->lcq", w, local.gradient)
-        block = self._assemble(np.einsum("icq,jcq,cq->ijc", local.value, along, dx, optimize=True))
+        local = self._functions
+        block = local.matrix(local.value, local.along(self._at_quadrature(flow)))
         return bmat([[block, None], [None, block]], format="csr")
 
     def reaction(self, flow: Array) -> csr_matrix:
         r"""Matrix of :math:`\int (u \cdot \nabla w) \cdot v` for the velocity w, [2 D, 2 D]."""
-        local, dx = self._local, self.velocity.basis.dx
+        local = self._functions
         dofs = self._components(flow)[:, self.velocity.basis.element_dofs]  # [2, l, cells]
         slope = np.einsum("ilc,ljcq->ijcq", dofs, local.gradient)
-        products = np.einsum("icq,jcq,cq->ijcq", local.value, local.value, dx)
         blocks = [
-            [self._assemble(np.einsum("ijcq,cq->ijc", products, slope[i, j])) for j in range(2)]
+            [local.matrix(local.value, local.value * slope[i, j]) for j in range(2)]
             for i in range(2)
         ]
         return bmat(blocks, format="csr")
@@ -148,23 +139,11 @@ class TaylorHood:
 
     def _at_quadrature(self, flow: Array) -> Array:
         dofs = self._components(flow)[:, self.velocity.basis.element_dofs]
-        return np.einsum("ilc,lcq->icq", dofs, self._local.value)
+        return np.einsum("ilc,lcq->icq", dofs, self._functions.value)
 
     @cached_property
-    def _local(self) -> _Local:
-        basis = self.velocity.basis
-        shape = basis.dx.shape
-        return _Local(
-            np.stack([np.broadcast_to(np.asarray(b[0]), shape) for b in basis.basis]),
-            np.stack([b[0].grad for b in basis.basis]),
-        )
-
-    def _assemble(self, local: Array) -> csr_matrix:
-        dofs = self.velocity.basis.element_dofs  # [l, cells]
-        rows = np.broadcast_to(dofs[:, None], local.shape).ravel()
-        columns = np.broadcast_to(dofs[None], local.shape).ravel()
-        size = self.velocity.basis.N
-        return csr_matrix((local.ravel(), (rows, columns)), shape=(size, size))
+    def _functions(self) -> ElementFunctions:
+        return ElementFunctions(self.velocity.basis)
 
 
 @BilinearForm
