@@ -26,6 +26,10 @@ from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inpu
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
+from cst_operator.solvers.unsteady_navier_stokes import (
+    UnsteadyFlow,
+    solve_unsteady_navier_stokes,
+)
 from cst_operator.solvers.wave import Wave, solve_wave
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "RandomRectangle",
     "SmoothField",
     "System",
+    "UnsteadyFlow",
     "Wave",
     "disk",
     "mesh_geometry",
@@ -66,6 +71,7 @@ __all__ = [
     "solve_helmholtz",
     "solve_navier_stokes",
     "solve_poisson",
+    "solve_unsteady_navier_stokes",
     "solve_wave",
     "triangle_quality",
 ]

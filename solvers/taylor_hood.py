@@ -199,6 +199,10 @@ class SaddlePoint:
         self._inner = self.matrix[free][:, free]
         self._factors: SuperLU = factorize_unsymmetric(nearby[free][:, free])
 
+    def precondition(self, right: Array) -> Array:
+        """Approximate solution on the free unknowns."""
+        return np.asarray(self._factors.solve(right), dtype=np.float64)
+
     def solve(self, right: Array) -> Array:
         """Solution with zero where values are given; the right side counts elsewhere."""
         wanted = right[self._free]
