@@ -143,12 +143,13 @@ def test_a_flow_that_blows_up_is_an_error():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_vortex_shedding_agrees_with_the_benchmark_of_the_dfg():
     """Schaefer and Turek 1996, test 2D-2: bounds of drag, lift and Strouhal number."""
     hole = disk(0.05, (0.2, 0.2), num_points=20000).loops[0]
     geometry = rectangle(2.2, 0.41, holes=(hole,), sides=True)
-    mesh = mesh_geometry(geometry, 0.05, np.random.default_rng(1))
-    for distance in (0.15, 0.06):
+    mesh = mesh_geometry(geometry, 0.045, np.random.default_rng(1))
+    for distance in (0.15, 0.06, 0.02):
         mesh = refine_near_holes(mesh, geometry, distance)
 
     def inflow(x):
@@ -159,14 +160,15 @@ def test_vortex_shedding_agrees_with_the_benchmark_of_the_dfg():
     flow = solve_unsteady_navier_stokes(
         mesh,
         (start[:, 0], start[:, 1]),
-        torch.linspace(0.0, 8.0, 9, dtype=torch.float64),
+        torch.linspace(0.0, 5.0, 6, dtype=torch.float64),
         dt=0.005,
         velocity=lambda t: (inflow, 0.0),
         **options,
     )
-    late = flow.step_times > 6.5
+    late = flow.step_times > 3.5  # grown to within 3e-3
     # C = 2 F / (mean velocity^2 diameter), mean velocity 1
     drag, lift = 2 * flow.forces[5][late].T / 0.1
+    # measured 3.2367, 1.036 and .2976; within 3 % of the bounds, as the mesh is coarse
     assert 0.97 * 3.22 < drag.max() < 1.03 * 3.24
     assert 0.97 * 0.98 < lift.max() < 1.03 * 1.02
     time = flow.step_times[late]
