@@ -1,9 +1,21 @@
 """Solvers that make training data; one equation a file, its order stated and tested."""
 
+from cst_operator.solvers.advection_diffusion import (
+    ADVECTION_CHANNELS,
+    AdvectionDiffusion,
+    solve_advection_diffusion,
+)
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
+from cst_operator.solvers.elasticity import (
+    ELASTICITY_CHANNELS,
+    Elasticity,
+    Material,
+    solve_elasticity,
+)
 from cst_operator.solvers.etdrk4 import CheckedStep, FixedStep, Semilinear, TimeStep
-from cst_operator.solvers.geometry import Geometry, RandomDomain, disk, rectangle
+from cst_operator.solvers.geometry import Geometry, disk, rectangle
 from cst_operator.solvers.heat import Heat, solve_heat
+from cst_operator.solvers.helmholtz import HELMHOLTZ_CHANNELS, Helmholtz, solve_helmholtz
 from cst_operator.solvers.integral_equations import (
     FixedPoint,
     FunctionOfTime,
@@ -16,7 +28,14 @@ from cst_operator.solvers.kuramoto_sivashinsky import (
     KuramotoSivashinsky,
     solve_kuramoto_sivashinsky,
 )
+from cst_operator.solvers.local_refinement import refine_near_holes, refine_triangles
 from cst_operator.solvers.lorenz96 import Lorenz96, solve_lorenz96
+from cst_operator.solvers.navier_stokes import (
+    CHANNEL_CHANNELS,
+    Flow,
+    NavierStokes,
+    solve_navier_stokes,
+)
 from cst_operator.solvers.ordinary import solve_ordinary, time_trajectory
 from cst_operator.solvers.periodic_allen_cahn import PeriodicAllenCahn
 from cst_operator.solvers.periodic_burgers import PeriodicBurgers, solve_burgers
@@ -28,6 +47,7 @@ from cst_operator.solvers.periodic_navier_stokes import (
     solve_vorticity,
 )
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
+from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
 from cst_operator.solvers.spectral import (
@@ -37,26 +57,37 @@ from cst_operator.solvers.spectral import (
     spectral_gradient,
 )
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
+from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
+from cst_operator.solvers.wave import Wave, solve_wave
 
 __all__ = [
-    "POISSON_CHANNELS",
-    "SYSTEMS",
+    "ADVECTION_CHANNELS",
+    "AdvectionDiffusion",
+    "CHANNEL_CHANNELS",
     "CheckedStep",
     "Constant",
     "DomainSampler",
+    "ELASTICITY_CHANNELS",
+    "Elasticity",
     "FieldSampler",
     "FixedDomain",
     "FixedPoint",
     "FixedStep",
+    "Flow",
     "FourierSeries",
     "FunctionOfTime",
     "GaussianField",
     "Geometry",
+    "HELMHOLTZ_CHANNELS",
     "Heat",
+    "Helmholtz",
     "IntegralSpirals",
     "KortewegDeVries",
     "KuramotoSivashinsky",
     "Lorenz96",
+    "Material",
+    "NavierStokes",
+    "POISSON_CHANNELS",
     "PeriodicAllenCahn",
     "PeriodicBox",
     "PeriodicBurgers",
@@ -66,27 +97,39 @@ __all__ = [
     "PeriodicNavierStokes",
     "Poisson",
     "RandomDomain",
+    "RandomRectangle",
+    "SYSTEMS",
     "Semilinear",
     "SmoothField",
     "System",
     "TimeStep",
+    "UnsteadyFlow",
+    "Wave",
     "diagonal_force",
     "disk",
     "mesh_geometry",
     "poisson_inputs",
     "rectangle",
+    "refine_near_holes",
+    "refine_triangles",
+    "solve_advection_diffusion",
     "solve_burgers",
+    "solve_elasticity",
     "solve_heat",
+    "solve_helmholtz",
     "solve_integral_equation",
     "solve_integro_differential",
     "solve_korteweg_de_vries",
     "solve_kuramoto_sivashinsky",
     "solve_lorenz96",
+    "solve_navier_stokes",
     "solve_ordinary",
     "solve_periodic_gray_scott",
     "solve_poisson",
     "solve_reaction_diffusion",
+    "solve_unsteady_navier_stokes",
     "solve_vorticity",
+    "solve_wave",
     "spectral_gradient",
     "time_trajectory",
     "triangle_quality",
@@ -96,6 +139,8 @@ SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
+        *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
+        *(NavierStokes(), NavierStokes.stokes()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
         *(Lorenz96(), IntegralSpirals()),

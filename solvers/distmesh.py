@@ -69,7 +69,7 @@ def mesh_geometry(
         raise InputError(f"h is {h}; expected between 0 and half the width of the domain")
     loops = geometry.boundary_nodes(h, rng)
     boundary = np.concatenate(loops)
-    facets, markers = _facets(loops, geometry.markers)
+    facets, markers = _facets(loops, geometry)
     inner = _lattice(geometry, h, rng)
     points, triangles = _relax(geometry, boundary, inner, h)
     _check(points, triangles, facets, min_quality)
@@ -83,12 +83,12 @@ def mesh_geometry(
     )
 
 
-def _facets(loops: list[Array], markers: tuple[int, ...]) -> tuple[Index, Index]:
+def _facets(loops: list[Array], geometry: Geometry) -> tuple[Index, Index]:
     edges, labels, offset = [], [], 0
-    for loop, marker in zip(loops, markers, strict=True):
+    for index, loop in enumerate(loops):
         number = np.arange(len(loop))
         edges.append(offset + np.stack([number, (number + 1) % len(loop)], axis=1))
-        labels.append(np.full(len(loop), marker))
+        labels.append(geometry.edge_markers(index, (loop + np.roll(loop, -1, axis=0)) / 2))
         offset += len(loop)
     return np.concatenate(edges), np.concatenate(labels)
 

@@ -1,6 +1,6 @@
 """Lagrange elements of degree 1, 2 and 3 on triangular point fields, on top of scikit-fem."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import SuperLU, splu
 from skfem import (
     Basis,
     BilinearForm,
@@ -22,16 +21,27 @@ from skfem import (
 )
 from skfem.helpers import dot, grad
 
-from cst_operator.errors import InputError, MeshError, SolverError
+from cst_operator.errors import InputError
 from cst_operator.fields import PointField
 from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.linear_systems import factorize
+from cst_operator.solvers.triangulation import marked_boundary, plane_triangles
 
-__all__ = ["Coefficient", "Discretization", "boundary_distance", "discretize", "factorize"]
+__all__ = [
+    "Coefficient",
+    "Discretization",
+    "VectorCoefficient",
+    "boundary_distance",
+    "discretize",
+    "static_fields",
+]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Coefficient = float | Callable[[Array], Array] | torch.Tensor | Array
 """A constant, a function [n, 2] -> [n], or one value per mesh point [N] (then piecewise linear)."""
+VectorCoefficient = tuple[Coefficient, Coefficient]
+"""The two components of a vector field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +73,34 @@ class Discretization:
         Raises:
             InputError: if ``a`` is not positive.
         """
+        return _STIFFNESS.assemble(self.basis, a=self.positive(a, "a"))
+
+    def derivative_products(self, a: Coefficient) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
+        r"""Matrices of :math:`\int a\,\partial_j u\,\partial_i v` for ij = xx, yy, xy, [D, D]."""
+        values = self.at_quadrature(a, self.basis)
+        xx, yy, xy = (
+            _DERIVATIVES.assemble(self.basis, a=values, i=i, j=j)
+            for i, j in ((0, 0), (1, 1), (0, 1))
+        )
+        return xx, yy, xy
+
+    def positive(self, a: Coefficient, name: str) -> Array:
+        """A coefficient at the quadrature points, [cells, points].
+
+        Raises:
+            InputError: naming the coefficient, if it is not positive.
+        """
         values = self.at_quadrature(a, self.basis)
         if not values.min() > 0:
             raise InputError(
-                f"the coefficient a is as small as {values.min():g}; "
+                f"the coefficient {name} is as small as {values.min():g}; "
                 "it must be positive for the problem to be well posed"
             )
-        return _STIFFNESS.assemble(self.basis, a=values)
+        return values
 
-    def mass(self) -> csr_matrix:
-        r"""Matrix of :math:`\int u v`, [D, D]."""
-        return _MASS.assemble(self.basis)
+    def mass(self, a: Coefficient = 1.0) -> csr_matrix:
+        r"""Matrix of :math:`\int a u v`, [D, D]."""
+        return _MASS.assemble(self.basis, a=self.at_quadrature(a, self.basis))
 
     def load(self, f: Coefficient) -> Array:
         r"""Vector of :math:`\int f v`, [D]."""
@@ -93,19 +120,33 @@ class Discretization:
         Raises:
             InputError: if a marker does not exist or none would be left.
         """
-        unknown = sorted(set(neumann) - set(self.markers.tolist()))
-        if unknown:
-            raise InputError(
-                f"neumann names marker {unknown[0]}; the boundary has markers "
-                f"{', '.join(map(str, sorted(set(self.markers.tolist()))))}"
-            )
-        chosen = self.facets[~np.isin(self.markers, neumann)]
-        if not len(chosen):
+        self._check_markers(neumann, "neumann")
+        dirichlet = sorted(set(self.markers.tolist()) - set(neumann))
+        if not dirichlet:
             raise InputError(
                 "the whole boundary is Neumann, so that the solution is unique only up to a "
                 "constant; leave one marker out of neumann"
             )
+        return self.boundary_dofs(dirichlet)
+
+    def boundary_dofs(self, markers: Sequence[int], name: str = "markers") -> Index:
+        """Degrees of freedom on boundary facets with these markers, sorted.
+
+        Raises:
+            InputError: if a marker does not exist; ``name`` is what the caller calls them.
+        """
+        self._check_markers(markers, name)
+        chosen = self.facets[np.isin(self.markers, markers)]
         return np.asarray(self.basis.get_dofs(chosen).flatten(), dtype=np.int64)
+
+    def _check_markers(self, markers: Sequence[int], name: str) -> None:
+        known = sorted(set(self.markers.tolist()))
+        unknown = sorted(set(markers) - set(known))
+        if unknown:
+            raise InputError(
+                f"{name} names marker {unknown[0]}; the boundary has markers "
+                f"{', '.join(map(str, known))}"
+            )
 
     def at_dofs(self, value: Coefficient) -> Array:
         """A coefficient at the degrees of freedom, [D]."""
@@ -147,6 +188,22 @@ class Discretization:
         result = np.stack([matrix @ flat.T for matrix in self._gradient_matrices()], axis=-1)
         return np.moveaxis(result, 1, 0).reshape(*u.shape[:-1], self.num_points, 2)
 
+    def gradient_at_quadrature(self, u: Array) -> Array:
+        """Gradient at the quadrature points, [D] -> [cells, points, 2]."""
+        return np.moveaxis(np.asarray(self.basis.interpolate(u).grad), 0, -1)
+
+    def project(self, values: Array) -> Array:
+        """Degrees of freedom of the nearest functions in the mean square.
+
+        Args:
+            values: at the quadrature points, [k, cells, points].
+
+        Returns:
+            Degrees of freedom, [k, D].
+        """
+        right = np.stack([_vector(_LOAD.assemble(self.basis, f=v)) for v in values], axis=1)
+        return np.asarray(factorize(self.mass()).solve(right).T)
+
     def _gradient_matrices(self) -> tuple[csr_matrix, csr_matrix]:
         corners = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
         mesh, element = self.basis.mesh, self.basis.elem
@@ -178,8 +235,13 @@ def _STIFFNESS(u: Any, v: Any, w: Any) -> Any:
 
 
 @BilinearForm
+def _DERIVATIVES(u: Any, v: Any, w: Any) -> Any:
+    return w["a"] * grad(u)[w["j"]] * grad(v)[w["i"]]
+
+
+@BilinearForm
 def _MASS(u: Any, v: Any, w: Any) -> Any:
-    return u * v
+    return w["a"] * u * v
 
 
 @LinearForm
@@ -229,10 +291,10 @@ def discretize(
     if degree not in _ELEMENTS:
         raise InputError(f"degree is {degree}; expected 1, 2 or 3")
     element = _ELEMENTS[degree]()
-    triangles = _triangles(mesh)
+    triangles = plane_triangles(mesh)
     points = np.asarray(mesh.pos, dtype=np.float64)
     straight = MeshTri1(np.ascontiguousarray(points.T), np.ascontiguousarray(triangles.T))
-    facets, markers = _boundary(mesh, straight)
+    facets, markers = marked_boundary(mesh, straight)
     if degree == 1 or geometry is None:
         return Discretization(Basis(straight, element), facets, markers, len(points))
     curved = MeshTri2.from_mesh(straight)
@@ -241,66 +303,6 @@ def discretize(
     places[:, middle] = geometry.project(places[:, middle].T).T
     basis = Basis(replace(curved, doflocs=places), element)
     return Discretization(basis, facets, markers, len(points))
-
-
-def _triangles(mesh: PointField) -> Index:
-    cells = mesh.get("cells", {})
-    if mesh.dim != 2 or set(cells) != {"triangle"}:
-        found = ", ".join(sorted(cells)) or "no cells"
-        raise MeshError(
-            f"the mesh has {found} in {mesh.dim} dimensions; this solver needs triangles in 2, "
-            "so split quadrilaterals and drop the third coordinate of a plane mesh"
-        )
-    triangles = np.asarray(cells["triangle"], dtype=np.int64)
-    unused = np.setdiff1d(np.arange(mesh.num_points), triangles)
-    if len(unused):
-        raise MeshError(
-            f"{len(unused)} points belong to no triangle, the first is point {unused[0]}; "
-            "remove them"
-        )
-    return triangles
-
-
-def _boundary(mesh: PointField, straight: MeshTri1) -> tuple[Index, Index]:
-    facets = np.asarray(straight.boundary_facets(), dtype=np.int64)
-    if "line" not in mesh.get("facets", {}):
-        return facets, np.ones(len(facets), dtype=np.int64)
-    n = mesh.num_points
-    own = np.sort(straight.facets[:, facets], axis=0)
-    given = np.sort(np.asarray(mesh.facets["line"], dtype=np.int64), axis=1)
-    own_key, given_key = own[0] * n + own[1], given[:, 0] * n + given[:, 1]
-    stray = ~np.isin(given_key, own_key)
-    if stray.any():
-        a, b = given[np.argmax(stray)]
-        raise MeshError(f"facet {a}-{b} is not on the boundary of the mesh; remove inner facets")
-    order = np.argsort(given_key)
-    place = np.minimum(np.searchsorted(given_key[order], own_key), max(len(given_key) - 1, 0))
-    if not len(given_key) or (given_key[order][place] != own_key).any():
-        raise MeshError(
-            f"the boundary has {len(own_key)} edges but facets name only {len(given_key)} of them; "
-            "name all, or leave facets out to have one marker everywhere"
-        )
-    if "line" not in mesh.get("facet_markers", {}):
-        return facets, np.ones(len(facets), dtype=np.int64)
-    markers = np.asarray(mesh.facet_markers["line"], dtype=np.int64)
-    return facets, markers[order][place]
-
-
-def factorize(matrix: csr_matrix) -> SuperLU:
-    """Factorization of a symmetric positive definite matrix.
-
-    Raises:
-        SolverError: if the matrix is singular.
-    """
-    try:
-        return splu(
-            matrix.tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-    except RuntimeError as error:
-        raise SolverError(f"the matrix of {matrix.shape[0]} unknowns is singular") from error
 
 
 def boundary_distance(
@@ -329,3 +331,25 @@ def boundary_distance(
         near = np.sqrt(((part - foot) ** 2).sum(axis=2).min(axis=1))
         result[start : start + chunk] = np.minimum(near, cap)
     return result
+
+
+def static_fields(
+    mesh: PointField,
+    space: Discretization,
+    coefficients: Mapping[str, Coefficient],
+    parts: Mapping[str, Sequence[int]],
+    *,
+    cap: float = 1.0,
+) -> PointField:
+    """What a model may read of a problem, at the mesh points.
+
+    Args:
+        mesh: the mesh.
+        space: its discretization.
+        coefficients: by the name of their channel.
+        parts: markers of parts of the boundary by the name of the channel of their distance.
+        cap: largest distance to report.
+    """
+    columns = [space.at_dofs(value)[: space.num_points] for value in coefficients.values()]
+    columns += [boundary_distance(mesh, space, part, cap=cap) for part in parts.values()]
+    return mesh.with_values(torch.from_numpy(np.stack(columns, axis=1)), [*coefficients, *parts])

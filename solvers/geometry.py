@@ -1,19 +1,30 @@
-"""Plane geometries with holes: signed distance, boundary markers, random domains."""
+"""Plane geometries with holes: signed distance and boundary markers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import InputError
 
-__all__ = ["Geometry", "RandomDomain", "disk", "rectangle"]
+__all__ = [
+    "BOTTOM",
+    "LEFT",
+    "RIGHT",
+    "TOP",
+    "Geometry",
+    "disk",
+    "ellipse",
+    "rectangle",
+]
 
 Array = NDArray[np.float64]
+
+BOTTOM, RIGHT, TOP, LEFT = 1, 2, 3, 4
+"""Markers of the sides of a rectangle with ``sides=True``; its holes have 5, 6, ..."""
 
 _CORNER = np.deg2rad(25.0)  # a sharper turn between two chords is a corner, kept as a mesh node
 
@@ -29,6 +40,8 @@ class Geometry:
     Args:
         loops: points of every loop without repeating the first, outer loop first, [m, 2] each.
         markers: one number per loop; 1 for the outer loop and 2, 3, ... for holes if omitted.
+        sides: one number per chord of the outer loop (from a point to the next), instead of the
+            first of ``markers``; they should change at corners only, where mesh nodes are.
 
     Raises:
         InputError: if a loop has fewer than 3 points or encloses no area.
@@ -36,6 +49,7 @@ class Geometry:
 
     loops: tuple[Array, ...]
     markers: tuple[int, ...] = ()
+    sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         loops = []
@@ -52,8 +66,38 @@ class Geometry:
         markers = self.markers or tuple(range(1, len(loops) + 1))
         if len(markers) != len(loops):
             raise InputError(f"{len(markers)} markers for {len(loops)} loops; give one per loop")
+        sides = [int(side) for side in self.sides]
+        if sides and len(sides) != len(loops[0]):
+            raise InputError(
+                f"{len(sides)} sides for {len(loops[0])} chords of the outer loop; give one each"
+            )
+        if sides and _area(np.asarray(self.loops[0], dtype=np.float64)) < 0:  # was turned round
+            sides = [*sides[-2::-1], sides[-1]]
         object.__setattr__(self, "loops", tuple(loops))
         object.__setattr__(self, "markers", tuple(int(m) for m in markers))
+        object.__setattr__(self, "sides", tuple(sides))
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Markers of all parts of the boundary, outer ones first."""
+        outer = tuple(dict.fromkeys(self.sides)) or self.markers[:1]
+        return outer + self.markers[1:]
+
+    def edge_markers(self, number: int, middle: Array) -> NDArray[np.int64]:
+        """Markers of edges on a loop, [n].
+
+        Args:
+            number: of the loop, 0 for the outer one.
+            middle: a point on or near every edge, [n, 2].
+        """
+        if number or not self.sides:
+            return np.full(len(middle), self.markers[number])
+        start = self.loops[0]
+        chord = np.roll(start, -1, axis=0) - start  # [m, 2]
+        offset = middle[:, None] - start  # [n, m, 2]
+        along = np.clip((offset * chord).sum(axis=2) / (chord * chord).sum(axis=1), 0.0, 1.0)
+        nearest = ((offset - along[..., None] * chord) ** 2).sum(axis=2).argmin(axis=1)
+        return np.array(self.sides)[nearest]
 
     @property
     def bounds(self) -> tuple[Array, Array]:
@@ -195,10 +239,23 @@ def _vertex_normal(normal: Array, previous: NDArray[np.intp], vertex: NDArray[np
     return result
 
 
-def rectangle(width: float = 1.0, height: float = 1.0, *, holes: Sequence[Array] = ()) -> Geometry:
-    """A rectangle with its lower left corner at the origin, optionally with holes."""
+def rectangle(
+    width: float = 1.0, height: float = 1.0, *, holes: Sequence[Array] = (), sides: bool = False
+) -> Geometry:
+    """A rectangle with its lower left corner at the origin, optionally with holes.
+
+    Args:
+        width: in the first coordinate.
+        height: in the second coordinate.
+        holes: loops, [m, 2] each.
+        sides: whether the sides have their own markers :data:`BOTTOM`, :data:`RIGHT`,
+            :data:`TOP` and :data:`LEFT`, and the holes those from 5 on.
+    """
     corners = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
-    return Geometry((corners, *holes))
+    if not sides:
+        return Geometry((corners, *holes))
+    markers = (BOTTOM, *range(5, 5 + len(holes)))
+    return Geometry((corners, *holes), markers, (BOTTOM, RIGHT, TOP, LEFT))
 
 
 def disk(
@@ -209,84 +266,14 @@ def disk(
     num_points: int = 2000,
 ) -> Geometry:
     """A disk, as a polygon of many points, optionally with holes."""
-    return Geometry((_ellipse(centre, radius, radius, 0.0, num_points), *holes))
+    return Geometry((ellipse(centre, radius, radius, 0.0, num_points), *holes))
 
 
-def _ellipse(
+def ellipse(
     centre: Sequence[float] | Array, major: float, minor: float, angle: float, num_points: int
 ) -> Array:
+    """Loop of an ellipse, [num_points, 2]: half axes, the major one turned by ``angle``."""
     t = np.linspace(0.0, 2 * np.pi, num_points, endpoint=False)
     x, y = major * np.cos(t), minor * np.sin(t)
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], axis=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomDomain:
-    r"""Random domains with holes inside the unit square.
-
-    The outer boundary is star-shaped about (.5, .5). Smooth: :math:`r(\theta) = R\,e^{s(\theta)}`
-    with :math:`s = \sum_{k=2}^{6} (a_k \cos k\theta + b_k \sin k\theta) 2/k`, a and b normal with
-    standard deviation ``roughness``, R such that the largest radius is uniform in [.44, .5].
-    Polygon: 5 to 8 corners at jittered equal angles with radii uniform in [.6, 1] of the largest.
-    Holes are ellipses: number and larger half axis uniform in the given ranges, ratio of the half
-    axes uniform in [.7, 1], turned at random, placed uniformly where the gap is kept.
-
-    Args:
-        num_holes: smallest and largest number of holes.
-        hole_radius: smallest and largest half axis.
-        gap: least distance between two holes and between a hole and the outer boundary.
-        roughness: size of the variation of the outer boundary; 0 is a disk.
-        outline: "smooth" or "polygon".
-    """
-
-    num_holes: tuple[int, int] = (1, 3)
-    hole_radius: tuple[float, float] = (0.045, 0.085)
-    gap: float = 0.06
-    roughness: float = 0.1
-    outline: Literal["smooth", "polygon"] = "smooth"
-
-    def __post_init__(self) -> None:
-        if self.outline not in ("smooth", "polygon"):
-            raise InputError(f"outline is {self.outline!r}; expected 'smooth' or 'polygon'")
-        if not 0 <= self.num_holes[0] <= self.num_holes[1]:
-            raise InputError(f"num_holes is {self.num_holes}; expected (smallest, largest)")
-        if not 0 < self.hole_radius[0] <= self.hole_radius[1]:
-            raise InputError(f"hole_radius is {self.hole_radius}; expected (smallest, largest) > 0")
-
-    def sample(self, rng: np.random.Generator) -> Geometry:
-        """Draw a geometry.
-
-        Raises:
-            SolverError: if a hole finds no place in 300 trials.
-        """
-        outer = self._smooth(rng) if self.outline == "smooth" else self._polygon(rng)
-        geometry = Geometry((outer,))
-        holes: list[Array] = []
-        low, high = outer.min(axis=0), outer.max(axis=0)
-        for number in range(int(rng.integers(self.num_holes[0], self.num_holes[1] + 1))):
-            major = rng.uniform(*self.hole_radius)
-            minor = major * rng.uniform(0.7, 1.0)
-            angle = rng.uniform(0.0, np.pi)
-            centre = rng.uniform(low, high, size=(300, 2))
-            free = -geometry.distance(centre) - major > self.gap
-            if not free.any():
-                raise SolverError(f"hole {number + 1} found no place in 300 trials")
-            holes.append(_ellipse(centre[np.argmax(free)], major, minor, angle, 256))
-            geometry = Geometry((outer, *holes))
-        return geometry
-
-    def _smooth(self, rng: np.random.Generator) -> Array:
-        theta = np.linspace(0.0, 2 * np.pi, 720, endpoint=False)
-        k = np.arange(2, 7)[:, None]
-        a, b = rng.normal(0.0, self.roughness, (2, 5, 1)) * 2 / k
-        r = np.exp((a * np.cos(k * theta) + b * np.sin(k * theta)).sum(axis=0))
-        r *= rng.uniform(0.44, 0.5) / r.max()
-        return 0.5 + r[:, None] * np.stack([np.cos(theta), np.sin(theta)], axis=1)
-
-    def _polygon(self, rng: np.random.Generator) -> Array:
-        count = int(rng.integers(5, 9))
-        theta = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count
-        r = rng.uniform(0.6, 1.0, count)
-        r *= rng.uniform(0.44, 0.5) / r.max()
-        return 0.5 + r[:, None] * np.stack([np.cos(theta), np.sin(theta)], axis=1)

@@ -11,13 +11,10 @@ The time derivative solves :math:`M \dot u = F - K u`.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import SuperLU
 
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
@@ -25,9 +22,9 @@ from cst_operator.solvers.finite_elements import (
     Coefficient,
     Discretization,
     discretize,
-    factorize,
 )
 from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import (
     SAMPLE_DEGREE,
     Diffusion,
@@ -36,6 +33,14 @@ from cst_operator.solvers.poisson import (
     draw_neumann,
 )
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField
+from cst_operator.solvers.semidiscrete import (
+    Semidiscrete,
+    check_trace,
+    frame_times,
+    semidiscrete,
+    smooth,
+    tr_bdf2,
+)
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     INITIAL,
@@ -48,19 +53,6 @@ from cst_operator.solvers.system import (
 __all__ = ["Heat", "solve_heat"]
 
 Array = NDArray[np.float64]
-
-_GAMMA = 2.0 - np.sqrt(2.0)
-
-
-class _Semidiscrete(NamedTuple):
-    """M du/dt = F - K u on the free unknowns; fixed ones keep their value."""
-
-    mass: csr_matrix
-    stiffness: csr_matrix
-    load: Array
-    free: NDArray[np.int64]
-    boundary_values: Array
-    """Zero but at fixed unknowns, [D]."""
 
 
 def solve_heat(
@@ -106,48 +98,24 @@ def solve_heat(
     """
     space = discretize(mesh, degree=degree, geometry=geometry)
     problem = Diffusion(f=f, a=a, g=g, flux=flux, neumann=neumann)
-    system = _semidiscrete(space, problem)
+    system = semidiscrete(space, problem)
     start = space.at_dofs(initial)
-    fixed = np.setdiff1d(np.arange(len(start)), system.free)
-    jump = np.abs(start - system.boundary_values)[fixed]
-    if len(fixed) and jump.max() > 1e-6 * max(float(np.abs(start).max()), 1e-300):
-        x, y = space.locations[fixed[int(np.argmax(jump))]]
-        raise InputError(
-            f"the initial value differs from g by {jump.max():g} on the Dirichlet boundary at "
-            f"({x:g}, {y:g}); give an initial value that agrees"
-        )
+    check_trace(space, system, start, "initial value")
     return _trajectory(space, mesh, problem, system, start, times, dt, {})
-
-
-def _semidiscrete(space: Discretization, problem: Diffusion) -> _Semidiscrete:
-    stiffness = space.stiffness(problem.a)
-    fixed = space.fixed(problem.neumann)
-    free = np.setdiff1d(np.arange(stiffness.shape[0]), fixed)
-    values = np.zeros(stiffness.shape[0])
-    values[fixed] = space.at_dofs(problem.g)[fixed]
-    load = space.load(problem.f) + space.flux_load(problem.flux, problem.neumann)
-    load -= stiffness @ values
-    return _Semidiscrete(
-        space.mass()[free][:, free], stiffness[free][:, free], load[free], free, values
-    )
 
 
 def _trajectory(
     space: Discretization,
     mesh: PointField,
     problem: Diffusion,
-    system: _Semidiscrete,
+    system: Semidiscrete,
     start: Array,
     times: torch.Tensor,
     dt: float,
     parameters: dict[str, float],
 ) -> Trajectory:
-    t = np.asarray(times, dtype=np.float64)
-    if t.ndim != 1 or not len(t) or (np.diff(t) <= 0).any():
-        raise InputError(f"times has shape {t.shape}; expected increasing times, [frames]")
-    if not dt > 0:
-        raise InputError(f"dt is {dt}; expected a positive time step")
-    inner = _integrate(system, start[system.free], t, dt)
+    t = frame_times(times, dt)
+    inner = tr_bdf2(system, start[system.free], t, dt, factorize)
     u = np.tile(system.boundary_values, (len(t), 1))
     u[:, system.free] = inner
     rate = np.zeros_like(u)
@@ -165,29 +133,6 @@ def _trajectory(
         time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
         parameters=parameters,
     )
-
-
-def _integrate(system: _Semidiscrete, start: Array, times: Array, dt: float) -> Array:
-    """TR-BDF2 from frame to frame, [T, free unknowns]."""
-    mass, stiffness, load, _, _ = system
-    frames = [start]
-    factors: dict[float, SuperLU] = {}
-    u = start
-    for interval in np.diff(times):
-        steps = int(np.ceil(interval / dt - 1e-9))
-        # equal up to rounding of the times: one factorization
-        step = next((s for s in factors if abs(s * steps - interval) < 1e-9 * interval), None)
-        if step is None:
-            step = float(interval / steps)
-            factors[step] = factorize(mass + (0.5 * _GAMMA * step) * stiffness)
-        solve = factors[step].solve
-        for _ in range(steps):
-            half = _GAMMA * step / 2
-            middle = solve(mass @ u + half * (2 * load - stiffness @ u))
-            past = (middle - (1 - _GAMMA) ** 2 * u) / (_GAMMA * (2 - _GAMMA))
-            u = solve(mass @ past + half * load)
-        frames.append(u)
-    return np.stack(frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,12 +198,10 @@ class Heat:
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
         space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
-        system = _semidiscrete(space, problem)
+        system = semidiscrete(space, problem)
         start = system.boundary_values.copy()
         start[system.free] = factorize(system.stiffness).solve(system.load)
-        filtered = factorize(system.mass + self.smoothing**2 * system.stiffness)
-        once = filtered.solve(space.load(q)[system.free])
-        start[system.free] += filtered.solve(system.mass @ once)
+        start[system.free] += smooth(system, space.load(q), self.smoothing)
         times = torch.linspace(0.0, self.final_time, self.num_frames, dtype=torch.float64)
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
         return _trajectory(space, drawn.mesh, problem, system, start, times, self.dt, parameters)

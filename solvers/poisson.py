@@ -23,11 +23,11 @@ from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import (
     Coefficient,
     Discretization,
-    boundary_distance,
     discretize,
-    factorize,
+    static_fields,
 )
 from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
@@ -153,12 +153,14 @@ def diffusion_inputs(
     """:func:`poisson_inputs` where the mesh is already discretized."""
     part = problem.neumann
     dirichlet = sorted(set(space.markers.tolist()) - set(part))
-    columns = [
-        space.at_dofs(value)[: space.num_points]
-        for value in (problem.f, problem.a, problem.g, problem.flux)
-    ]
-    columns += [boundary_distance(mesh, space, p, cap=cap) for p in (dirichlet, part)]
-    return mesh.with_values(torch.from_numpy(np.stack(columns, axis=1)), POISSON_CHANNELS)
+    coefficients = (problem.f, problem.a, problem.g, problem.flux)
+    return static_fields(
+        mesh,
+        space,
+        dict(zip(POISSON_CHANNELS[:4], coefficients, strict=True)),
+        dict(zip(POISSON_CHANNELS[4:], (dirichlet, part), strict=True)),
+        cap=cap,
+    )
 
 
 SAMPLE_DEGREE = 3
@@ -191,8 +193,8 @@ def draw_diffusion(
 
 
 def draw_neumann(drawn: MeshedDomain, probability: float, seed: int, index: int) -> tuple[int, ...]:
-    """Draw which loops are Neumann; if all were, the outer one is Dirichlet."""
-    markers = drawn.geometry.markers
+    """Draw which parts are Neumann; if all were, the first is Dirichlet."""
+    markers = drawn.geometry.parts
     draws = stream(seed, index, drawn.attempt, PARTS).random(len(markers))
     chosen = [m for m, r in zip(markers, draws, strict=True) if r < probability]
     return tuple(chosen if len(chosen) < len(markers) else chosen[1:])

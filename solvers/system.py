@@ -1,6 +1,7 @@
 """What a solver offers to the data set generator, and how samples get their random numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,8 @@ import numpy as np
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.distmesh import mesh_geometry
-from cst_operator.solvers.geometry import Geometry, RandomDomain
+from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.random_domains import RandomDomain
 
 __all__ = ["DomainSampler", "FixedDomain", "MeshedDomain", "System", "mesh_domain", "stream"]
 
@@ -73,7 +75,7 @@ def stream(seed: int, index: int, attempt: int, purpose: int) -> np.random.Gener
 
 
 # Purposes of :func:`stream`; meshes use the numbers from 100 on.
-_GEOMETRY, A, F, G, FLUX, PARTS, INITIAL = range(7)
+_GEOMETRY, A, F, G, FLUX, PARTS, INITIAL, PARAMETERS, VELOCITY = range(9)
 _MESH = 100
 
 
@@ -131,6 +133,15 @@ def _fine_mesh(
         except SolverError as error:
             reasons.append(str(error))
     raise _failure(seed, index, reasons)
+
+
+@contextmanager
+def naming(seed: int, index: int) -> Iterator[None]:
+    """Let a failure of the solver name the sample."""
+    try:
+        yield
+    except SolverError as error:
+        raise SolverError(f"sample {index} of seed {seed}: {error}") from error
 
 
 def _failure(seed: int, index: int, reasons: Sequence[str]) -> SolverError:

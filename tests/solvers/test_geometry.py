@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
+import torch
 
 from cst_operator.errors import InputError, SolverError
-from cst_operator.solvers import Geometry, RandomDomain, disk, rectangle
+from cst_operator.solvers import (
+    Geometry,
+    RandomDomain,
+    RandomRectangle,
+    disk,
+    mesh_geometry,
+    rectangle,
+)
+from cst_operator.solvers.geometry import BOTTOM, LEFT, RIGHT, TOP, ellipse
 
 
 def test_distance_to_a_rectangle_is_exact(rng):
@@ -87,3 +96,31 @@ def test_a_hole_without_a_place_is_a_solver_error(rng):
 def test_what_cannot_be_a_geometry_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_sides_of_the_outer_loop_have_their_own_markers_whichever_way_it_turns(turn):
+    corners = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]])
+    sides = (1, 2, 3, 4) if turn == 1 else (3, 2, 1, 4)  # chords of the reversed loop
+    hole = ellipse((1.0, 0.5), 0.2, 0.1, 0.3, 64)
+    geometry = Geometry((corners[::turn], hole), (1, 7), sides)
+    assert geometry.parts[-1] == 7 and set(geometry.parts) == {1, 2, 3, 4, 7}
+    mesh = mesh_geometry(geometry, 0.15, np.random.default_rng(0))
+    x, y = mesh.pos[mesh.facets["line"]].mean(dim=1).T
+    for marker, inside in ((1, y < 1e-9), (2, x > 2 - 1e-9), (3, y > 1 - 1e-9), (4, x < 1e-9)):
+        assert torch.equal(mesh.facet_markers["line"] == marker, inside)
+
+
+def test_sides_must_fit_the_loop():
+    with pytest.raises(InputError, match="3 sides for 4 chords"):
+        Geometry(rectangle().loops, sides=(1, 2, 3))
+
+
+def test_random_rectangles_keep_their_gaps_and_markers():
+    domain = RandomRectangle(width=2.0, num_holes=(3, 3))
+    geometry = domain.sample(np.random.default_rng(1))
+    assert geometry.parts == (BOTTOM, RIGHT, TOP, LEFT, 5, 6, 7)
+    assert np.array_equal(geometry.bounds[1], [2.0, 1.0])
+    alone = rectangle(2.0, 1.0)
+    for loop in geometry.loops[1:]:
+        assert alone.distance(loop).max() < -domain.gap
