@@ -1,15 +1,47 @@
 """Data sets: generating, storing and reading trajectories, and readers of measured ones."""
 
 from cst_operator.datasets.cylinder_wake import cylinder_wake
+from cst_operator.datasets.elastic_block import elastic_block
 from cst_operator.datasets.generation import generate
+from cst_operator.datasets.ide_spirals import ide_spirals
+from cst_operator.datasets.north_sea_surge import north_sea_surge
+from cst_operator.datasets.readers import (
+    read_comsol,
+    read_dfsu,
+    read_gaot,
+    read_mat,
+    read_meshgraphnets,
+    read_movie,
+    read_netcdf,
+    read_neuraloperator,
+    read_numpy,
+    read_pdebench,
+    read_the_well,
+    sphere_coordinates,
+)
 from cst_operator.datasets.store import read_trajectory, write_trajectory
 from cst_operator.datasets.trajectories import TrajectoryDataset, read_manifest
 
 __all__ = [
     "TrajectoryDataset",
     "cylinder_wake",
+    "elastic_block",
     "generate",
+    "ide_spirals",
+    "north_sea_surge",
+    "read_comsol",
+    "read_dfsu",
+    "read_gaot",
     "read_manifest",
+    "read_mat",
+    "read_meshgraphnets",
+    "read_movie",
+    "read_netcdf",
+    "read_neuraloperator",
+    "read_numpy",
+    "read_pdebench",
+    "read_the_well",
     "read_trajectory",
+    "sphere_coordinates",
     "write_trajectory",
 ]
