@@ -4,6 +4,7 @@ from cst_operator.datasets.cylinder_wake import cylinder_wake
 from cst_operator.datasets.elastic_block import elastic_block
 from cst_operator.datasets.generation import generate
 from cst_operator.datasets.ide_spirals import ide_spirals
+from cst_operator.datasets.inspection import SetReport, inspect_trajectories
 from cst_operator.datasets.north_sea_surge import north_sea_surge
 from cst_operator.datasets.readers import (
     read_comsol,
@@ -20,15 +21,18 @@ from cst_operator.datasets.readers import (
     sphere_coordinates,
 )
 from cst_operator.datasets.store import read_trajectory, write_trajectory
-from cst_operator.datasets.trajectories import TrajectoryDataset, read_manifest
+from cst_operator.datasets.trajectories import TrajectoryDataset, pack, read_manifest
 
 __all__ = [
+    "SetReport",
     "TrajectoryDataset",
     "cylinder_wake",
     "elastic_block",
     "generate",
     "ide_spirals",
+    "inspect_trajectories",
     "north_sea_surge",
+    "pack",
     "read_comsol",
     "read_dfsu",
     "read_gaot",

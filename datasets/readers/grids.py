@@ -24,10 +24,12 @@ def uniform_axis(
     num_points: int, lower: float, upper: float, placement: Placement
 ) -> NDArray[np.float64]:
     """Coordinates of equally spaced samples of an interval, [n]."""
+    number = np.arange(num_points, dtype=np.float64)
     if placement == "ends":
-        return lower + np.arange(num_points) * ((upper - lower) / max(num_points - 1, 1))
-    step = (upper - lower) / num_points
-    return lower + step * (np.arange(num_points) + (0.5 if placement == "cells" else 0.0))
+        return lower + number * ((upper - lower) / max(num_points - 1, 1))
+    if placement == "cells":
+        number += 0.5
+    return lower + number * ((upper - lower) / num_points)
 
 
 def axis_weights(x: NDArray[np.floating], placement: Placement) -> NDArray[np.float64]:
