@@ -6,6 +6,7 @@ from cst_operator.datasets.generation import generate
 from cst_operator.datasets.ide_spirals import ide_spirals
 from cst_operator.datasets.inspection import SetReport, inspect_trajectories
 from cst_operator.datasets.north_sea_surge import north_sea_surge
+from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
 from cst_operator.datasets.readers import (
     read_comsol,
     read_dfsu,
@@ -24,13 +25,17 @@ from cst_operator.datasets.store import read_trajectory, write_trajectory
 from cst_operator.datasets.trajectories import TrajectoryDataset, pack, read_manifest
 
 __all__ = [
+    "PUBLIC",
+    "PublicFile",
     "SetReport",
     "TrajectoryDataset",
     "cylinder_wake",
     "elastic_block",
+    "fetch",
     "generate",
     "ide_spirals",
     "inspect_trajectories",
+    "load_public",
     "north_sea_surge",
     "pack",
     "read_comsol",
