@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cst_operator._atomic import write_atomically
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 
@@ -65,14 +66,23 @@ def write_trajectory(
     """
     if dtype not in (None, "float64", "float32"):
         raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
-    with _whole_file(Path(path)) as file:
+    path = Path(path)
+    _writable(path)
+    # Made in memory: HDF5 crashes the process if the disk is full when it writes.
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver=_LIBVER) as file:
         _write(file, trajectory, dtype, {"format": _FORMAT, **(attributes or {})})
+        file.flush()
+        content = file.id.get_file_image()
+    write_atomically(path, content)
+    _sync(path.parent)
 
 
 def write_packed(
     path: str | Path,
     manifest: bytes,
     shards: Iterable[tuple[str, Trajectory, Mapping[str, str | int | float]]],
+    *,
+    size: int,
 ) -> None:
     """Write a set to one file that appears whole or not at all.
 
@@ -80,11 +90,15 @@ def write_packed(
         path: file to write; an existing one is replaced.
         manifest: the set's manifest.
         shards: name, trajectory and attributes of every sample.
+        size: bytes that they take, for which the disk must have room.
 
     Raises:
         InputError: if the folder does not exist.
+        OSError: if the disk has no room.
     """
-    with _whole_file(Path(path)) as file:
+    path = Path(path)
+    _writable(path)
+    with _whole_file(path, size) as file:
         _attributes(file, {"format": _PACKED, "format_version": _VERSION})
         content = np.frombuffer(manifest, dtype=np.uint8)
         file.create_dataset("manifest", data=content, chunks=content.shape, fletcher32=True)
@@ -93,14 +107,23 @@ def write_packed(
             _write(group, trajectory, None, {"format": _FORMAT, **attributes})
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[h5py.File]:
+# File format 1.10: its headers have checksums, and no times are recorded.
+_LIBVER = ("v110", "v110")
+
+
+def _writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+
+
+@contextmanager
+def _whole_file(path: Path, size: int) -> Iterator[h5py.File]:
+    """A file that takes its place if all goes well, after a test that the disk has room for it."""
     aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        # File format 1.10: its headers have checksums, and no times are recorded.
-        with h5py.File(aside, "w", libver=("v110", "v110")) as file:
+        with aside.open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, size)
+        with h5py.File(aside, "w", libver=_LIBVER) as file:
             yield file
         _sync(aside)
         os.replace(aside, path)

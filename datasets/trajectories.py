@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,7 +20,8 @@ __all__ = ["TrajectoryDataset", "pack", "read_manifest"]
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "cst_operator.trajectories"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2  # since 2 it has a digest of itself
+_FILE = re.compile(r"\d{6,}\.h5")
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -49,9 +51,20 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if found != (MANIFEST_FORMAT, MANIFEST_VERSION):
         raise InputError(
             f"{path} has format {found[0]} version {found[1]}; "
-            f"expected {MANIFEST_FORMAT} version {MANIFEST_VERSION}"
+            f"expected {MANIFEST_FORMAT} version {MANIFEST_VERSION}; generate the set again"
         )
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise InputError(f"{path} was changed; generate the set again to restore it")
+    for shard in manifest["shards"]:
+        if not _FILE.fullmatch(shard["file"]):  # never a path to elsewhere
+            raise InputError(f"{path} names the file {shard['file']!r}; generate the set again")
     return dict(manifest)
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its digest, written in one way."""
+    rest = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class TrajectoryDataset(Sequence[Trajectory]):
@@ -174,6 +187,8 @@ def pack(folder: str | Path, out: str | Path) -> TrajectoryDataset:
         out,
         (data.path / MANIFEST).read_bytes(),
         ((file.stem, read_trajectory(file), _own(read_attributes(file))) for file in files),
+        # Nearly the sum: headers of files become headers of groups.
+        size=sum(file.stat().st_size for file in files) + 2**20,
     )
     return TrajectoryDataset(out)
 
