@@ -1,5 +1,7 @@
 """What the readers share: errors that name the file, lazy sequences, reads of checked size."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cst_operator.datasets.readers import _hdf5_check
 from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
 
 __all__ = [
     "DEFLATE",
     "LazyTrajectories",
+    "check_attributes",
     "check_stored",
     "existing",
     "needs",
@@ -101,6 +105,17 @@ def open_hdf5(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise InputError("it is not an HDF5 file; check that it was copied completely")
     return h5py.File(path, "r")
+
+
+def check_attributes(path: Path, timeout: float = 8.0) -> None:
+    """Refuse an HDF5 file whose attributes crash or hang HDF5, which damaged text can do."""
+    command = [sys.executable, "-P", _hdf5_check.__file__, str(path.resolve())]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InputError("its attributes cannot be read in time; copy it again") from error
+    if done.returncode:
+        raise InputError("its attributes cannot be read; copy it again")
 
 
 def check_stored(dataset: h5py.Dataset) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cst_operator.datasets.readers._reading import (
     DEFLATE,
+    check_attributes,
     existing,
     needs,
     open_hdf5,
@@ -76,6 +78,8 @@ def read_netcdf(
     path = existing(path)
     dtype = dtype or torch.get_default_dtype()
     with reading(path):
+        if h5py.is_hdf5(path):
+            check_attributes(path)
         data = open_netcdf(path)
         with data:
             data = data.isel({k: i for k, i in (select or {}).items() if k in data.dims})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cst_operator.datasets.readers._reading import (
     LazyTrajectories,
+    check_attributes,
     existing,
     open_hdf5,
     read_array,
@@ -60,6 +61,8 @@ def read_the_well(
     """
     path = existing(path)
     dtype = dtype or torch.get_default_dtype()
+    with reading(path):
+        check_attributes(path)
     with reading(path), open_hdf5(path) as file:
         if "dimensions" not in file or "n_trajectories" not in file.attrs:
             raise InputError("it has no group dimensions; expected the layout of The Well")
