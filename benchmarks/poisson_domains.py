@@ -2,16 +2,18 @@
 
 -div(grad u) = f, u = 0 on the boundary; the source is (f, distance to the boundary) at about 280
 nodes, the answer u. Both models train on the same 1,000 solutions for the same CPU seconds on one
-thread, one after the other in one process, and are scored on unseen domains and, without further
-training, on meshes of those domains with four times the nodes. Steps are set by the measured time
-of a step, so that both end with their whole learning-rate schedule.
+thread each, side by side, and are scored on unseen domains and, without further training, on meshes
+of those domains with four times the nodes. Steps are set by the measured time of a step, so that
+both end with their whole learning-rate schedule.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.poisson_domains [--seconds 600] [--quick]
+    OMP_NUM_THREADS=1 python -m benchmarks.poisson_domains [--seconds 2600] [--jobs 2] [--quick]
 """
 
 import argparse
 import dataclasses
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from cst_operator.plots import plot_comparison, save_figure
 from cst_operator.solvers import Poisson
 
 HERE = Path(__file__).parent
+TITLE = "Poisson on random domains: mean of the samples' errors"
 KEYS = ("model", "split", "metric", "value", "unit", "seed")
 INPUTS, OUTPUTS = ("f", "distance"), ("u",)
 ASK = cst.Steady(inputs=INPUTS, outputs=OUTPUTS)
@@ -57,6 +60,7 @@ def train(
     loss: cst.SobolevLoss,
     config: cst.FitConfig,
     seconds: float,
+    progress: bool,
 ) -> tuple[nn.Module, float, int]:
     """Train for about so many seconds; returns the model, the seconds and the steps."""
     trial = dataclasses.replace(config, steps=12, eval_every=10**6, save_every=10**6)
@@ -68,60 +72,111 @@ def train(
     model.load_state_dict(kept)
     steps = max(20, round(seconds / per_step))
     begin = time.process_time()
-    cst.fit(model, examples, loss=loss, config=dataclasses.replace(trial, steps=steps))
+    cst.fit(
+        model,
+        examples,
+        loss=loss,
+        config=dataclasses.replace(trial, steps=steps),
+        progress=progress,
+    )
     return model, time.process_time() - begin, steps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one model is trained and asked."""
+
+    kind: type
+    config_kind: type
+    ask: cst.Steady
+    study: cst.Steady
+    fit: cst.FitConfig
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def config(self) -> Any:
+        """Configuration of the model."""
+        return _config(self.config_kind, self.ask, **self.sizes)
+
+
+PLANS = {
+    "cst": Plan(
+        kind=cst.CSTOperator,
+        config_kind=cst.CSTConfig,
+        ask=ASK_CST,
+        study=LEARN_CST,
+        fit=FIT_CST,
+    ),
+    "fno": Plan(
+        kind=cst.GridFNO,
+        config_kind=cst.GridFNOConfig,
+        ask=ASK,
+        study=ASK,
+        fit=FIT_FNO,
+        sizes={"width": 32},
+    ),
+}
+
+
+def run(name: str, seconds: float, quick: bool, seed: int, out: Path) -> list[dict[str, Any]]:
+    """Train one model, keep it in a folder and score it."""
+    torch.set_num_threads(1)
+    plan = PLANS[name]
+    solutions = data(HERE / "data" / "poisson_domains", quick)
+    learn = solutions.pop("train")
+    torch.manual_seed(seed)
+    model = plan.kind(plan.config)
+    model.fit_normalization(cst.TaskDataset(learn, plan.ask))
+    examples = cst.TaskDataset(learn, plan.study, seed=seed)
+    config = dataclasses.replace(plan.fit, seed=seed)
+    model, spent, steps = train(
+        model, examples, cst.SobolevLoss(), config, seconds, name == next(iter(PLANS))
+    )
+    cst.save(model, out / name)
+    splits = {key: cst.TaskDataset(value, plan.ask) for key, value in solutions.items()}
+    rows = list(cst.compare({name: model}, splits, seed=seed).rows)
+    for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
+        rows.append(dict(zip(KEYS, (name, "train", metric, value, unit, seed), strict=True)))
+    return rows
 
 
 def main() -> None:
     """Run the benchmark, print its table and write its record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="training time of each model")
+    parser.add_argument("--seconds", type=float, default=2600, help="training time of each model")
+    parser.add_argument("--jobs", type=int, default=2, help="models trained at the same time")
     parser.add_argument("--quick", action="store_true", help="a small run, recorded apart")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     seconds = 20 if options.quick else options.seconds
     console = Console()
     solutions = data(HERE / "data" / "poisson_domains", options.quick)
-    learn = solutions.pop("train")
-
-    torch.manual_seed(options.seed)
-    plans = {
-        "cst": (cst.CSTOperator(_config(cst.CSTConfig, ASK_CST)), ASK_CST, LEARN_CST, FIT_CST),
-        "fno": (cst.GridFNO(_config(cst.GridFNOConfig, ASK)), ASK, ASK, FIT_FNO),
-    }
-    rows: list[dict[str, Any]] = []
-    scored: dict[str, tuple[nn.Module, dict[str, cst.TaskDataset]]] = {}
-    for name, (model, ask, study, config) in plans.items():
-        model.fit_normalization(cst.TaskDataset(learn, ask))  # type: ignore[operator]
-        console.print(f"training {name} for {seconds:.0f} CPU seconds")
-        examples = cst.TaskDataset(learn, study, seed=options.seed)
-        config = dataclasses.replace(config, seed=options.seed)
-        model, spent, steps = train(model, examples, cst.SobolevLoss(), config, seconds)
-        splits = {key: cst.TaskDataset(value, ask) for key, value in solutions.items()}
-        scored[name] = (model, splits)
-        result = cst.compare({name: model}, splits, seed=options.seed)
-        console.print(result.table("Poisson on random domains: mean of the samples' errors"))
-        rows += result.rows
-        for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
-            row = (name, "train", metric, value, unit, options.seed)
-            rows.append(dict(zip(KEYS, row, strict=True)))
+    out = HERE / "out" / "poisson_domains"
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(f"training {', '.join(PLANS)} for {seconds:.0f} CPU seconds each")
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        pending = [
+            pool.submit(run, name, seconds, options.quick, options.seed, out) for name in PLANS
+        ]
+        rows = [row for done in pending for row in done.result()]
+    scored = tuple(row for row in rows if row["split"] != "train")
+    console.print(cst.Comparison(scored, {}).table(TITLE))
     record = benchmark_record(
         "poisson_domains",
         rows,
         data="cst_operator.solvers.Poisson(), seed 0 (train), seed 1 (test; test_fine refine=1)",
         folder=HERE / "results" / ("quick" if options.quick else ""),
-        threads=torch.get_num_threads(),
-        models={name: dataclasses.asdict(plan[0].config) for name, plan in plans.items()},  # type: ignore[call-overload]
-        tasks={name: dataclasses.asdict(plan[2]) for name, plan in plans.items()},
-        training={name: dataclasses.asdict(plan[3]) for name, plan in plans.items()},
+        threads=1,
+        models={name: dataclasses.asdict(plan.config) for name, plan in PLANS.items()},
+        tasks={name: dataclasses.asdict(plan.study) for name, plan in PLANS.items()},
+        training={name: dataclasses.asdict(plan.fit) for name, plan in PLANS.items()},
     )
     console.print(f"record: {record}")
-    out = HERE / "out" / "poisson_domains"
-    pictures(scored, out)
-    console.print(f"pictures: {out}")
+    pictures(solutions, out)
+    console.print(f"pictures and models: {out}")
 
 
-def _config(kind: type, task: cst.Steady) -> Any:
+def _config(kind: type, task: cst.Steady, **sizes: Any) -> Any:
     names = (*task.inputs, "boundary") if task.boundary else task.inputs
     return kind(
         dim=2,
@@ -129,18 +184,19 @@ def _config(kind: type, task: cst.Steady) -> Any:
         out_channels=len(task.outputs),
         in_names=names,
         out_names=task.outputs,
+        **sizes,
     )
 
 
-def pictures(scored: dict[str, tuple[nn.Module, dict[str, cst.TaskDataset]]], out: Path) -> None:
+def pictures(solutions: dict[str, list[cst.Trajectory]], out: Path) -> None:
     """Truth, answers and errors on the first unseen domain, coarse and fine."""
-    out.mkdir(parents=True, exist_ok=True)
+    models = {name: cst.load(out / name) for name in PLANS}
     for split in ("test", "test_fine"):
         answers = {
-            name: model.predict(*examples[split][0])  # type: ignore[operator]
-            for name, (model, examples) in scored.items()
+            name: model.predict(*cst.TaskDataset(solutions[split], PLANS[name].ask)[0])
+            for name, model in models.items()
         }
-        source, truth = scored["fno"][1][split][0]
+        source, truth = cst.TaskDataset(solutions[split], ASK)[0]
         save_figure(plot_comparison(source, truth, answers), out / f"{split}.png")
 
 

@@ -1,10 +1,35 @@
 """Files that a reader finds either old or new, never half written."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+from cst_operator.errors import InputError
+
+__all__ = ["only_writer", "write_atomically"]
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Lock a folder against other writers; the lock ends with the process and leaves no file.
+
+    Raises:
+        InputError: if another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is writing to {folder}; wait for it, or give another folder"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> Path:

@@ -296,6 +296,9 @@ class Trajectory:
         gradient: known derivatives in space, [T, N, c, d].
         time_derivative: known derivatives in time, [T, N, c].
         parameters: scalar parameters of the sample, e.g. ``{"viscosity": 0.01, "seed": 3}``.
+
+    Raises:
+        FieldError: if shapes disagree, times do not increase or a value is not finite.
     """
 
     mesh: PointField
@@ -316,7 +319,20 @@ class Trajectory:
                 f"u has shape {tuple(self.u.shape)}; "
                 f"expected [frames, points, channels] = {expected}"
             )
+        for name in ("times", "u", "gradient", "time_derivative"):
+            value = getattr(self, name)
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise FieldError(self._first_bad(name))
         trapezoid_weights(self.times)
+
+    def _first_bad(self, name: str) -> str:
+        bad = ~torch.isfinite(getattr(self, name))
+        where = bad.nonzero()[0].tolist()
+        text = f"{name} has {int(bad.sum())} values that are not finite, the first in frame"
+        text += f" {where[0]}"
+        if name != "times":
+            text += f" at point {where[1]} in channel {self.channels[where[2]]!r}"
+        return text + "; remove or fill them before making a trajectory"
 
     @property
     def num_frames(self) -> int:

@@ -172,6 +172,7 @@ class TaskDataset(Dataset[Example]):
         self.repeats = repeats
         self.seed = seed
         self.epoch = 0
+        self._kind: dict[str, object] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Draw anew for another epoch."""
@@ -182,12 +183,42 @@ class TaskDataset(Dataset[Example]):
         return len(self.trajectories) * self.repeats
 
     def __getitem__(self, index: int) -> Example:
-        """Example number ``index`` of the current epoch."""
+        """Example number ``index`` of the current epoch.
+
+        Raises:
+            FieldError: if it has other channels, units, dimensions or precision than the first
+                example that was made.
+        """
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         index %= len(self)
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, index))
-        return self.task(self.trajectories[index % len(self.trajectories)], generator)
+        number = index % len(self.trajectories)
+        example = self.task(self.trajectories[number], generator)
+        kind = _kind(example)
+        self._kind = self._kind or kind
+        for name, value in kind.items():
+            if value != self._kind[name]:
+                raise FieldError(
+                    f"trajectory {number} has {name} {value}, those before {self._kind[name]}; "
+                    "convert them to one kind first"
+                )
+        return example
+
+
+def _kind(example: Example) -> dict[str, object]:
+    """What examples must share to be learnt from together."""
+    return {
+        f"{what} of the {side}": value
+        for side, field in (("source", example.source), ("target", example.target))
+        for what, value in (
+            ("dimensions", field.dim),
+            ("channels", field.channels),
+            ("units", field.units),
+            ("precision", field.u.dtype),
+            ("coordinates' precision", field.pos.dtype),
+        )
+    }
 
 
 def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:

@@ -4,13 +4,13 @@ Source: at-aaims/DataSiftML (MIT), the crop of the developed wake: 71 frames, 3,
 quadrilaterals.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cst_operator.datasets._places import find
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.quadrature import node_weights
@@ -39,7 +39,7 @@ def cylinder_wake(folder: str | Path | None = None) -> Trajectory:
     Raises:
         InputError: if the file is absent or damaged.
     """
-    path = _find(folder)
+    path = find("cylinder_wake", _FILE, folder)
     try:
         with np.load(path, allow_pickle=False) as archive:
             xy, quads, time, velocity, pressure = (archive[key] for key in _KEYS)
@@ -61,21 +61,3 @@ def _around(xy: NDArray[np.floating], quads: NDArray[np.int64]) -> NDArray[np.in
     corners = xy[quads].astype(np.float64)  # [cells, 4, 2]
     x, y = np.moveaxis(corners - corners.mean(axis=1, keepdims=True), 2, 0)
     return np.take_along_axis(quads, np.argsort(np.arctan2(y, x), axis=1), axis=1)
-
-
-def _find(folder: str | Path | None) -> Path:
-    if folder is not None:
-        roots = [Path(folder)]
-    elif "CST_DATA" in os.environ:
-        roots = [Path(os.environ["CST_DATA"])]
-    else:
-        repository = Path(__file__).resolve().parents[1]
-        roots = [base.parent / "shared" / "data" for base in (Path.cwd(), repository)]
-    for root in roots:
-        for path in (root / _FILE, root / "cylinder_wake" / _FILE):
-            if path.is_file():
-                return path
-    raise InputError(
-        f"{_FILE} is not in {' or '.join(map(str, roots))}; set CST_DATA to the folder of "
-        "third-party data, or give the folder"
-    )

@@ -3,16 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -26,21 +21,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cst_operator._atomic import only_writer, write_atomically
+from cst_operator.datasets._workers import map_unordered
 from cst_operator.datasets.store import Precision, read_attributes, write_trajectory
 from cst_operator.datasets.trajectories import (
     MANIFEST,
     MANIFEST_FORMAT,
     MANIFEST_VERSION,
     TrajectoryDataset,
+    manifest_digest,
     read_manifest,
 )
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import FieldError, InputError, SolverError
 from cst_operator.solvers.system import System
 
 __all__ = ["describe", "generate"]
 
 _MAX_ATTEMPTS = 3  # what a failed sample counts as in the rejection rate
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def generate(
@@ -76,8 +73,10 @@ def generate(
         "failures", with their reason.
 
     Raises:
-        InputError: if the folder holds something else, or a number is out of range.
-        SolverError: if a worker died.
+        InputError: if the folder holds something else or another process writes to it, or a number
+            is out of range.
+        SolverError: if workers died twice without finishing anything; the death of one is made
+            good by doing its sample again.
     """
     if n < 1 or workers < 1 or refine < 0:
         raise InputError(
@@ -85,26 +84,30 @@ def generate(
         )
     folder = Path(out)
     identity = _identity(system, seed, refine, dtype)
-    old = _prepare(folder, identity, n)
-    shards = _kept(folder, n, {s["index"]: s for s in old.get("shards", [])})
-    failures = {f["index"]: f for f in old.get("failures", [])}
-    missing = [i for i in range(n) if i not in shards and i not in failures]
-    _write_manifest(folder, identity, n, shards, failures)
-    order = _Order(system, seed, refine, dtype, str(folder))
-    try:
-        with _bar(progress, n, n - len(missing), system.name) as advance:
-            for outcome in _outcomes(order, missing, workers):
-                if outcome.reason is None:
-                    shards[outcome.index] = _entry(folder, outcome.index, outcome.attempts)
-                else:
-                    failures[outcome.index] = {
-                        "index": outcome.index,
-                        "seed": seed,
-                        "reason": outcome.reason,
-                    }
-                advance()
-    finally:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        old = _prepare(folder, identity, n)
+        shards = _kept(folder, n, {s["index"]: s for s in old.get("shards", [])})
+        failures = {f["index"]: f for f in old.get("failures", [])}
+        missing = [i for i in range(n) if i not in shards and i not in failures]
         _write_manifest(folder, identity, n, shards, failures)
+        order = _Order(system, seed, refine, dtype, str(folder))
+        try:
+            with _bar(progress, n, n - len(missing), system.name) as advance:
+                for outcome in map_unordered(order.make, missing, workers):
+                    if outcome.reason is None:
+                        shards[outcome.index] = _entry(folder, outcome.index, outcome.attempts)
+                    else:
+                        failures[outcome.index] = {
+                            "index": outcome.index,
+                            "seed": seed,
+                            "reason": outcome.reason,
+                        }
+                    advance()
+        finally:
+            _write_manifest(folder, identity, n, shards, failures)
     return TrajectoryDataset(folder)
 
 
@@ -143,12 +146,9 @@ def _identity(system: System, seed: int, refine: int, dtype: str) -> dict[str, A
 
 
 def _prepare(folder: Path, identity: dict[str, Any], n: int) -> dict[str, Any]:
-    """Make the folder or read its manifest and refuse it if it holds another set."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    """The manifest of a folder that is continued; refuse it if it holds something else."""
     if not (folder / MANIFEST).is_file():
-        if any(not p.name.endswith(".tmp") for p in folder.iterdir()):
+        if any(not p.name.startswith(".") for p in folder.iterdir()):
             raise InputError(f"{folder} is not empty and has no {MANIFEST}; give another folder")
         return {}
     old = read_manifest(folder)
@@ -183,8 +183,9 @@ def shard_name(index: int) -> str:
 def _kept(folder: Path, n: int, listed: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Entries of the files that are there and whole; a killed run may not have listed its last."""
     kept = {}
-    for aside in folder.glob(".*.tmp"):
-        aside.unlink()
+    for pattern in (".[0-9]*.h5.*", f".{MANIFEST}.*"):  # what a killed writer left
+        for aside in folder.glob(pattern):
+            aside.unlink()
     for index in range(n):
         path = folder / shard_name(index)
         if not path.is_file():
@@ -224,13 +225,8 @@ def _write_manifest(
         "failures": [failures[i] for i in sorted(failures)],
         "shards": [shards[i] for i in sorted(shards)],
     }
-    path = folder / MANIFEST
-    aside = folder / f".{MANIFEST}.{uuid4().hex}.tmp"
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    manifest["digest"] = manifest_digest(manifest)
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 @dataclass(frozen=True)
@@ -247,7 +243,7 @@ class _Order:
         """Draw, solve and write one sample."""
         try:
             trajectory = self.system.sample(self.seed, index, refine=self.refine)
-        except SolverError as error:
+        except (SolverError, FieldError) as error:
             return _Outcome(index, 0, str(error))
         write_trajectory(
             Path(self.folder) / shard_name(index),
@@ -269,43 +265,6 @@ class _Outcome:
     index: int
     attempts: int
     reason: str | None
-
-
-def _outcomes(order: _Order, indices: list[int], workers: int) -> Iterator[_Outcome]:
-    workers = min(workers, len(indices))
-    if workers <= 1:
-        yield from map(order.make, indices)
-        return
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool,
-    ):
-        futures: list[Future[_Outcome]] = [pool.submit(order.make, i) for i in indices]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise SolverError(
-                "a worker process died, perhaps for lack of memory; call again with fewer workers "
-                "to continue"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Numerical libraries read these when they are imported, so they are set before a spawn."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One trajectory in one HDF5 file, checked when it is read.
+"""Trajectories in HDF5 files, one or many a file, checked when they are read.
 
 Layout: root attributes ``format``, ``format_version``, ``channels``, ``units`` (JSON lists) and
 whatever the writer adds (system, version, seed, index); group ``parameters`` with one attribute
@@ -6,13 +6,14 @@ each; data sets ``times`` [T], ``u`` [T, N, c] and where known ``gradient`` [T, 
 ``time_derivative`` [T, N, c]; group ``mesh`` with attributes ``channels`` and ``units``, data sets
 ``pos``, ``time``, ``u``, ``weights``, ... of the point field and groups ``cells``, ``facets`` and
 ``facet_markers`` with one data set per cell type. Every chunk and every header has a checksum.
-Equal trajectories give equal bytes.
+Equal trajectories give equal bytes. A packed file has the format ``cst_operator.trajectories``, the
+set's ``manifest`` (JSON, as bytes) and one such group a trajectory, ``trajectories/000000``, ...
 """
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -22,12 +23,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cst_operator._atomic import write_atomically
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 
-__all__ = ["read_attributes", "read_trajectory", "write_trajectory"]
+__all__ = [
+    "read_attributes",
+    "read_packed_manifest",
+    "read_trajectory",
+    "stored_kind",
+    "write_packed",
+    "write_trajectory",
+]
 
 _FORMAT = "cst_operator.trajectory"
+_PACKED = "cst_operator.trajectories"
 _VERSION = 1
 _SERIES = ("gradient", "time_derivative")
 _MESH = ("pos", "time", "u", "weights", "gradient", "time_derivative")
@@ -57,13 +67,64 @@ def write_trajectory(
     if dtype not in (None, "float64", "float32"):
         raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
     path = Path(path)
+    _writable(path)
+    # Made in memory: HDF5 crashes the process if the disk is full when it writes.
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver=_LIBVER) as file:
+        _write(file, trajectory, dtype, {"format": _FORMAT, **(attributes or {})})
+        file.flush()
+        content = file.id.get_file_image()
+    write_atomically(path, content)
+    _sync(path.parent)
+
+
+def write_packed(
+    path: str | Path,
+    manifest: bytes,
+    shards: Iterable[tuple[str, Trajectory, Mapping[str, str | int | float]]],
+    *,
+    size: int,
+) -> None:
+    """Write a set to one file that appears whole or not at all.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        manifest: the set's manifest.
+        shards: name, trajectory and attributes of every sample.
+        size: bytes that they take, for which the disk must have room.
+
+    Raises:
+        InputError: if the folder does not exist.
+        OSError: if the disk has no room.
+    """
+    path = Path(path)
+    _writable(path)
+    with _whole_file(path, size) as file:
+        _attributes(file, {"format": _PACKED, "format_version": _VERSION})
+        content = np.frombuffer(manifest, dtype=np.uint8)
+        file.create_dataset("manifest", data=content, chunks=content.shape, fletcher32=True)
+        for name, trajectory, attributes in shards:
+            group = file.create_group(f"trajectories/{name}")
+            _write(group, trajectory, None, {"format": _FORMAT, **attributes})
+
+
+# File format 1.10: its headers have checksums, and no times are recorded.
+_LIBVER = ("v110", "v110")
+
+
+def _writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+
+
+@contextmanager
+def _whole_file(path: Path, size: int) -> Iterator[h5py.File]:
+    """A file that takes its place if all goes well, after a test that the disk has room for it."""
     aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        # File format 1.10: its headers have checksums, and no times are recorded.
-        with h5py.File(aside, "w", libver=("v110", "v110")) as file:
-            _write(file, trajectory, dtype, attributes or {})
+        with aside.open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, size)
+        with h5py.File(aside, "w", libver=_LIBVER) as file:
+            yield file
         _sync(aside)
         os.replace(aside, path)
         _sync(path.parent)
@@ -82,12 +143,12 @@ def _sync(path: Path) -> None:
 
 
 def _write(
-    file: h5py.File,
+    file: h5py.Group,
     trajectory: Trajectory,
     dtype: str | None,
     attributes: Mapping[str, str | int | float],
 ) -> None:
-    _attributes(file, {"format": _FORMAT, "format_version": _VERSION, **attributes})
+    _attributes(file, {"format_version": _VERSION, **attributes})
     _names(file, trajectory.channels, trajectory.units)
     _attributes(file.create_group("parameters"), trajectory.parameters)
     _dataset(file, "times", trajectory.times, None)
@@ -135,14 +196,29 @@ def _dataset(group: h5py.Group, name: str, value: Tensor, dtype: str | None) -> 
     group.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
 
 
-def read_trajectory(path: str | Path) -> Trajectory:
-    """Read a trajectory that :func:`write_trajectory` wrote.
+def read_trajectory(path: str | Path, name: str | None = None) -> Trajectory:
+    """Read a trajectory that :func:`write_trajectory` wrote, or one of a packed file.
+
+    Args:
+        path: the file.
+        name: name of the trajectory in a packed file.
 
     Raises:
         InputError: naming the file, if it is missing, truncated, damaged or of another format.
     """
-    with _Shard(Path(path)) as file:
-        return _read(file, Path(path).stat().st_size)
+    with _Shard(Path(path), _FORMAT if name is None else _PACKED) as file:
+        group = file if name is None else file[f"trajectories/{name}"]
+        return _read(group, Path(path).stat().st_size)
+
+
+def read_packed_manifest(path: str | Path) -> bytes:
+    """The manifest of a packed file.
+
+    Raises:
+        InputError: as :func:`read_trajectory`.
+    """
+    with _Shard(Path(path), _PACKED) as file:
+        return _tensor(file["manifest"], Path(path).stat().st_size).numpy().tobytes()
 
 
 def read_attributes(path: str | Path) -> dict[str, Any]:
@@ -156,11 +232,24 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
         return {**_plain(file), "parameters": parameters}
 
 
+def stored_kind(path: str | Path) -> Literal["trajectory", "set", ""]:
+    """Whether a file holds one trajectory, a packed set, or neither (or nothing readable)."""
+    try:
+        with h5py.File(path, "r") as file:
+            kind = _plain(file).get("format")
+    except Exception:  # not HDF5, or damaged: whoever reads it says what is wrong
+        return ""
+    if kind == _FORMAT:
+        return "trajectory"
+    return "set" if kind == _PACKED else ""
+
+
 class _Shard:
     """Opens a shard; whatever HDF5 says of a damaged file becomes one error that names it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = _FORMAT) -> None:
         self.path = path
+        self.kind = kind
 
     def __enter__(self) -> h5py.File:
         if not self.path.is_file():
@@ -174,11 +263,11 @@ class _Shard:
         except Exception as error:
             self.file.close()
             raise self._damaged(error) from error
-        if found.get("format") != _FORMAT or found.get("format_version") != _VERSION:
+        if found.get("format") != self.kind or found.get("format_version") != _VERSION:
             self.file.close()
             raise InputError(
                 f"{self.path} has format {found.get('format')} version "
-                f"{found.get('format_version')}; expected {_FORMAT} version {_VERSION}"
+                f"{found.get('format_version')}; expected {self.kind} version {_VERSION}"
             )
         return self.file
 
@@ -206,7 +295,7 @@ def _plain(group: h5py.Group) -> dict[str, Any]:
     return result
 
 
-def _read(file: h5py.File, size: int) -> Trajectory:
+def _read(file: h5py.Group, size: int) -> Trajectory:
     mesh = file["mesh"]
     names, mesh_names = _plain(file), _plain(mesh)
     known: dict[str, Any] = {name: _tensor(mesh[name], size) for name in _MESH if name in mesh}

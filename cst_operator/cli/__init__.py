@@ -22,8 +22,14 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": ("demo", "Demo", "the whole path on generated data, with a report (10 minutes)"),
     "doctor": ("doctor", "Doctor", "versions, devices, memory: what to send with a question"),
-    "inspect": ("inspection", "Inspect", "what is in a mesh file, a data set or a run"),
+    "inspect": (
+        "inspection",
+        "Inspect",
+        "what is in a mesh file, data set or run, and what is wrong",
+    ),
     "generate": ("generation", "Generate", "solve random problems: data to learn from"),
+    "verify": ("storage", "Verify", "check every checksum of a data set or a run"),
+    "pack": ("storage", "Pack", "one file instead of a data set's many"),
     "train": ("train", "Train", "train a model on a data set, or resume a training"),
     "evaluate": ("evaluation", "Evaluate", "errors of a trained model on a data set"),
     "predict": ("prediction", "Predict", "a trained model's answer on a mesh file"),

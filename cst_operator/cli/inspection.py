@@ -1,6 +1,7 @@
 """``cst inspect``: what is in a mesh file, a data set or a run."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,14 +11,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from cst_operator import checkpoint
-from cst_operator.cli._shared import console, open_set
+from cst_operator.cli._shared import console, open_set, warn
 from cst_operator.comparison import num_parameters
 from cst_operator.config_json import config_to_json
+from cst_operator.datasets import TrajectoryDataset, read_trajectory
+from cst_operator.datasets.inspection import SetReport, inspect_trajectories
+from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
+from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import read_mesh
-from cst_operator.mesh_report import MeshReport, mesh_report
+from cst_operator.mesh_report import ChannelRange, MeshReport, mesh_report
 
 __all__ = ["Inspect"]
+
+_LINES = 20  # of problems and of notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +32,58 @@ class Inspect:
     """Options of ``cst inspect``."""
 
     help: ClassVar[str] = (
-        "Show what is in a mesh file (counts, quality, fields, defects; exit status 2 if it is\n"
-        "unusable), a data set folder, or a run or checkpoint folder.\n\n"
-        "Examples:\n  cst inspect wing.msh\n  cst inspect runs/first"
+        "Show what is in a mesh file (counts, quality, fields, defects), a data set (ranges,\n"
+        "values that are not finite, constant frames, outliers, bad cells), or a run or\n"
+        "checkpoint folder. Exit status 2 if it is unusable.\n\n"
+        "Examples:\n  cst inspect wing.msh\n  cst inspect data/heat --thumbnail heat.png"
     )
 
     path: tyro.conf.Positional[Path]
-    """Mesh file, data set folder, or run folder."""
+    """Mesh file, data set (folder or file), or run folder."""
+    thumbnail: Path | None = None
+    """PNG file to draw a plane mesh, or the first solutions of a data set, into."""
 
     def run(self) -> int:
-        """Print what is there; status 2 if a mesh has defects."""
+        """Print what is there; status 2 if it has defects."""
         if not self.path.exists():
             raise InputError(f"{self.path}: there is no such file or folder; check the path")
+        kind = stored_kind(self.path) if self.path.is_file() else ""
+        if kind == "trajectory":
+            return self._trajectories([read_trajectory(self.path)])
+        if kind == "set" or (self.path / "manifest.json").is_file():
+            data = open_set(self.path)
+            _show_set(self.path, data)
+            return self._trajectories(data)
         if self.path.is_file():
-            report = mesh_report(read_mesh(self.path, weights=False))
+            field = read_mesh(self.path, weights=False)
+            report = mesh_report(field)
             _show_mesh(self.path, report)
+            self._draw({self.path.name: field} if field.channels else {})
             return 0 if report.ok else 2
         if (self.path / "config.json").is_file() or checkpoint.steps(self.path):
             _show_run(self.path)
-            return 0
-        if (self.path / "manifest.json").is_file():
-            _show_set(self.path)
             return 0
         raise InputError(
             f"{self.path} is no data set, run or checkpoint; "
             "name a folder that cst generate or cst train wrote, or a mesh file"
         )
+
+    def _trajectories(self, data: Sequence[Trajectory]) -> int:
+        report = inspect_trajectories(data)
+        _show_trajectories(report)
+        if report.ok:
+            self._draw(_frames(data))
+        return 0 if report.ok else 2
+
+    def _draw(self, fields: dict[str, PointField]) -> None:
+        if self.thumbnail is None:
+            return
+        from cst_operator.plots import plot_fields, save_figure
+
+        if not fields or any(field.dim != 2 for field in fields.values()):
+            warn(f"{self.path} has no fields in two dimensions, so {self.thumbnail} is not drawn")
+            return
+        save_figure(plot_fields(fields), self.thumbnail, dpi=100)
 
 
 def _show_mesh(path: Path, report: MeshReport) -> None:
@@ -75,31 +108,61 @@ def _show_mesh(path: Path, report: MeshReport) -> None:
     out.print(f"[bold]{escape(str(path))}[/bold]")
     out.print(table)
     if report.channels:
-        ranges = Table("channel", "unit", "minimum", "mean", "maximum")
-        for c in report.channels:
-            ranges.add_row(
-                escape(c.name),
-                escape(c.unit),
-                *(f"{x:.4g}" for x in (c.minimum, c.mean, c.maximum)),
-            )
-        out.print(ranges)
+        out.print(_ranges(report.channels))
     for problem in report.problems:
         out.print(f"[red]problem:[/red] {escape(problem)}", soft_wrap=True)
     out.print("usable" if report.ok else "[red]unusable as it is[/red]")
 
 
-def _show_set(path: Path) -> None:
-    data = open_set(path)
-    first, manifest = data[0], data.manifest
+def _ranges(channels: Sequence[ChannelRange]) -> Table:
+    ranges = Table("channel", "unit", "minimum", "mean", "maximum")
+    for c in channels:
+        numbers = (f"{x:.4g}" for x in (c.minimum, c.mean, c.maximum))
+        ranges.add_row(escape(c.name), escape(c.unit), *numbers)
+    return ranges
+
+
+def _show_trajectories(report: SetReport) -> None:
+    def span(numbers: tuple[int, int]) -> str:
+        low, high = numbers
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    table = _pairs()
+    table.add_row("readable", f"{report.num_readable:,} of {report.num_trajectories:,}")
+    table.add_row("frames", span(report.num_frames))
+    table.add_row("points", span(report.num_points))
+    table.add_row("static channels", ", ".join(report.static_channels) or "none")
+    out = console()
+    out.print(table)
+    if report.channels:
+        out.print(_ranges(report.channels))
+    for title, colour, lines in (
+        ("problem", "red", report.problems),
+        ("note", "yellow", report.warnings),
+    ):
+        for line in lines[:_LINES]:
+            out.print(f"[{colour}]{title}:[/{colour}] {escape(line)}", soft_wrap=True)
+        if len(lines) > _LINES:
+            out.print(f"... and {len(lines) - _LINES} more")
+    out.print("usable" if report.ok else "[red]unusable as it is[/red]")
+
+
+def _frames(data: Sequence[Trajectory]) -> dict[str, PointField]:
+    """Frames of the first solution, or of a steady set its first solutions."""
+    first = data[0]
+    if first.num_frames > 1:
+        steps = dict.fromkeys((0, first.num_frames // 2, first.num_frames - 1))
+        return {f"t = {float(first.times[step]):.4g}": first.frame(step) for step in steps}
+    return {f"sample {i}": data[i].frame(0) for i in range(min(3, len(data)))}
+
+
+def _show_set(path: Path, data: TrajectoryDataset) -> None:
+    manifest = data.manifest
     table = _pairs()
     table.add_row("system", f"{manifest['system']} (version {manifest['version']})")
     table.add_row("trajectories", f"{len(data):,}, {len(manifest['failures'])} failed")
     table.add_row("seed", f"{manifest['seed']}, mesh refined {manifest['refine']} times")
     table.add_row("rejected draws", f"{manifest['rejection_rate']:.1%}")
-    table.add_row("frames", f"{first.num_frames}")
-    table.add_row("solution", ", ".join(first.channels))
-    table.add_row("static channels", ", ".join(first.mesh.channels))
-    table.add_row("points", f"{first.mesh.num_points:,} in the first trajectory")
     out = console()
     out.print(f"[bold]{escape(str(path))}[/bold]: data set")
     out.print(table)

@@ -1,0 +1,1 @@
+"""A package, because mikecore installs one of this name that would be found instead."""

@@ -1,0 +1,136 @@
+import hashlib
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from cst_operator.datasets import public
+from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
+from cst_operator.datasets.readers import read_comsol
+from cst_operator.errors import InputError
+from tests.reader_samples import comsol
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    asked: list[str] = []
+
+    def log_message(self, *args: object) -> None:
+        self.asked.append(self.path)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server of files on this machine."""
+    (tmp_path / "www").mkdir()
+    comsol(tmp_path / "www" / "plate.txt")
+    _Quiet.asked.clear()
+    handler = partial(_Quiet, directory=str(tmp_path / "www"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CST_DATA", "CST_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def entry(tmp_path: Path, server: str, **changes: str) -> dict[str, PublicFile]:
+    content = (tmp_path / "www" / "plate.txt").read_bytes()
+    options = {
+        "url": f"{server}/plate.txt",
+        "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+        "licence": "CC0",
+        "source": "the tests",
+        **changes,
+    }
+    return {"plate": PublicFile(read=read_comsol, **options)}
+
+
+def test_a_file_is_fetched_once_and_its_licence_shown(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = entry(tmp_path, server)
+    path = fetch("plate", cache=tmp_path / "cache", registry=registry)
+    assert path == tmp_path / "cache" / "plate.txt"
+    assert path.read_bytes() == (tmp_path / "www" / "plate.txt").read_bytes()
+    assert "plate: CC0; the tests; from http" in capsys.readouterr().err
+    assert len(_Quiet.asked) == 1
+    assert fetch("plate", cache=tmp_path / "cache", registry=registry) == path
+    assert len(_Quiet.asked) == 1 and capsys.readouterr().err == ""
+
+
+def test_what_is_cached_needs_no_network(tmp_path: Path, server: str) -> None:
+    registry = entry(tmp_path, server)
+    fetch("plate", cache=tmp_path / "cache", registry=registry)
+    away = entry(tmp_path, server, url="http://127.0.0.1:9/plate.txt")
+    assert fetch("plate", cache=tmp_path / "cache", registry=away).is_file()
+
+
+def test_another_content_is_refused_and_not_kept(tmp_path: Path, server: str) -> None:
+    registry = entry(tmp_path, server, digest="sha256:" + "0" * 64)
+    with pytest.raises(InputError, match="plate cannot be fetched .*CST_DATA"):
+        fetch("plate", cache=tmp_path / "cache", registry=registry)
+    assert not (tmp_path / "cache" / "plate.txt").exists()
+
+
+def test_a_changed_file_in_the_cache_is_fetched_again(tmp_path: Path, server: str) -> None:
+    registry = entry(tmp_path, server)
+    path = fetch("plate", cache=tmp_path / "cache", registry=registry)
+    path.write_text("changed")
+    fetch("plate", cache=tmp_path / "cache", registry=registry)
+    assert path.read_bytes() == (tmp_path / "www" / "plate.txt").read_bytes()
+
+
+def test_a_folder_of_the_user_comes_first_if_the_content_is_right(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = entry(tmp_path, server)
+    own = tmp_path / "own" / "heat"
+    own.mkdir(parents=True)
+    (own / "plate.txt").write_bytes((tmp_path / "www" / "plate.txt").read_bytes())
+    monkeypatch.setenv("CST_DATA", str(tmp_path / "own"))
+    assert fetch("plate", cache=tmp_path / "cache", registry=registry) == own / "plate.txt"
+    (own / "plate.txt").write_text("another")
+    monkeypatch.setenv("CST_CACHE", str(tmp_path / "elsewhere"))
+    assert fetch("plate", registry=registry) == tmp_path / "elsewhere" / "plate.txt"
+
+
+def test_names_and_libraries_that_are_missing_are_said(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no public data set 'darcy'; choose from neuraloperator/"):
+        fetch("darcy")
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(InputError, match=r"pip install 'cst-operator\[public\]'"):
+        fetch("plate", cache=tmp_path, registry=entry(tmp_path, server))
+
+
+def test_entries_are_complete_and_fixed() -> None:
+    assert len({item.url for item in PUBLIC.values()}) == len(PUBLIC)
+    for item in PUBLIC.values():
+        kind, _, digest = item.digest.partition(":")
+        assert item.url.startswith("https://")
+        assert len(digest) == {"sha256": 64, "md5": 32}[kind] and int(digest, 16)
+        assert item.licence and item.source and item.name
+        assert not any(branch in item.url for branch in ("/main/", "/master/"))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, item in PUBLIC.items() if item.digest.startswith("sha256")]
+)
+def test_entries_agree_with_the_files_at_hand(
+    name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CST_DATA", str(shared_data))
+    monkeypatch.setattr(public, "print", None, raising=False)  # nothing is downloaded
+    path = fetch(name)
+    assert path.is_relative_to(shared_data)
+    if name.startswith("neuraloperator"):
+        assert len(load_public(name)) > 0
