@@ -11,6 +11,7 @@ both end with their whole learning-rate schedule.
 
 import argparse
 import dataclasses
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -152,7 +153,8 @@ def main() -> None:
     console = Console()
     solutions = data(HERE / "data" / "poisson_domains", options.quick)
     out = HERE / "out" / "poisson_domains"
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     console.print(f"training {', '.join(PLANS)} for {seconds:.0f} CPU seconds each")
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         pending = [
@@ -160,7 +162,7 @@ def main() -> None:
         ]
         rows = [row for done in pending for row in done.result()]
     scored = tuple(row for row in rows if row["split"] != "train")
-    console.print(cst.Comparison(scored, {}).table(TITLE))
+    console.print(cst.Comparison(rows=scored, scores={}).table(TITLE))
     record = benchmark_record(
         "poisson_domains",
         rows,
