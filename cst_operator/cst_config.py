@@ -26,7 +26,7 @@ class Architecture:
     """Number of layers L."""
     attention: tuple[str, ...] = ("full",)
     """Kinds of attention of the layers, first to last and over again; see
-    :data:`cst_operator.nn.ATTENTION`."""
+    :data:`~cst_operator.nn.kinds.ATTENTION`."""
     sites: int = 64
     """Number of latents, landmarks, slices or random features of the kinds that have them."""
     heads: int = 4
