@@ -368,6 +368,7 @@ def test_a_truncated_checkpoint_is_refused(
         ("train", "--data", "DATA", "--out", "run", "--validation", "4"),
         ("train", "--data", "DATA", "--out", "run", "--task.inputs", "distanse"),
         ("train", "--data", "DATA", "--out", "run", "--model.heads", "5"),
+        ("train", "--data", "DATA", "--out", "run", "--fit.steps", "0"),
         ("train", "--config", "absent.toml", "--out", "run"),
         ("generate", "poison", "--n", "1", "--out", "data"),
         ("generate", "poisson", "--n", "0", "--out", "data"),

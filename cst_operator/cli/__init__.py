@@ -7,11 +7,12 @@ tracebacks.
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import metadata
 from typing import Any
 
@@ -85,16 +86,33 @@ def _run(name: str, arguments: list[str]) -> int:
     command = getattr(importlib.import_module(f"cst_operator.cli.{module}"), kind)
     prepare = getattr(command, "defaults", None)
     options: dict[str, Any] = {} if prepare is None else {"default": prepare(arguments)}
-    parsed = tyro.cli(
-        command,
-        args=arguments,
-        prog=f"cst {name}",
-        description=command.help,
-        config=(tyro.conf.FlagCreatePairsOff,),
-        **options,
-    )
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            parsed = tyro.cli(
+                command,
+                args=arguments,
+                prog=f"cst {name}",
+                description=command.help,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **options,
+            )
+    except SystemExit as stop:
+        refusal = _refusal(stop)
+        if refusal is not None:  # our own words instead of the parser's frame around them
+            raise refusal from None
+        sys.stderr.write(said.getvalue())
+        raise
     status: int = parsed.run()
     return status
+
+
+def _refusal(error: BaseException) -> InputError | None:
+    """The configuration's own error that made the parser give up, if it was one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__context__
+    return cause
 
 
 def _overview() -> str:
