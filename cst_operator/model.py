@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from cst_operator._ragged import Ragged
@@ -162,7 +163,8 @@ class CSTOperator(nn.Module):
     ) -> Derivatives:
         """The answer and its derivatives in the user's coordinates, by forward mode.
 
-        In the joint form the other query points are held fixed.
+        In the joint form the other query points are held fixed. Under autocast the source is read
+        in low precision, derivatives are taken in that of the parameters.
 
         Args:
             source: known field, a PyG batch of fields, or what :meth:`encode` made of it.
@@ -175,7 +177,9 @@ class CSTOperator(nn.Module):
         encoded = source if isinstance(source, Encoded) else self.encode(source, target)
         queries = Ragged.of(target)
         s = queries.pad(self.coordinates(target))
-        tensors = differentiate(lambda x: self.decode(encoded, x), s, order)
+        exact = tree_map(lambda x: x.to(s), encoded)
+        with torch.autocast(s.device.type, enabled=False):
+            tensors = differentiate(lambda x: self.decode(exact, x), s, order)
         scale = self.normalization.coordinate_scale(self.config.transient)
         out = [queries.unpad(self.normalization.decode(tensors[0]))]
         for k, tensor in enumerate(tensors[1:], start=1):

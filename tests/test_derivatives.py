@@ -122,6 +122,26 @@ def test_lower_orders_do_not_depend_on_the_order_asked_for(seed, generator):
         torch.testing.assert_close(low.order(k), high.order(k), rtol=0, atol=1e-11)  # rounding
 
 
+@every_kind
+def test_derivatives_keep_their_precision_under_autocast(changes, seed, generator):
+    model = tiny_model(seed, **changes).float()
+    source, target = known_field(generator, 40), queries_in(generator, 15)
+    for field in (source, target):
+        for key in ("pos", "u", "time", "weights"):
+            if key in field:
+                field[key] = field[key].float()
+    encoded = model.encode(source, target)
+    exact = model.derivatives(encoded, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.derivatives(encoded, target)
+        rough = model.derivatives(source, target)
+        assert (model(encoded, target) - exact.u).abs().max() > 1e-4  # values are rounded
+    torch.testing.assert_close(got.gradient, exact.gradient, rtol=0, atol=0)
+    assert rough.gradient.dtype == torch.float32
+    # bfloat16 has 8 bits; what it reads is off by some of its roundings, not by more.
+    assert (rough.gradient - exact.gradient).norm() < 0.1 * exact.gradient.norm()
+
+
 @both_forms
 def test_derivatives_of_a_batch_are_those_of_its_samples(form, seed, generator):
     model = tiny_model(seed, form=form)
