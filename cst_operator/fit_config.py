@@ -41,7 +41,8 @@ class FitConfig:
     seed: int = 0
     """Seed of the order of the examples and of every random number."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the forward pass; weights and their updates stay in float32. With float16 the
+    """Precision of the forward pass; weights, their updates and derivatives with respect to
+    coordinates stay in float32. With float16 the
     loss is scaled so that small gradients are not lost; steps whose gradient overflows are left
     out and the scale is lowered."""
     eval_every: int = 500
