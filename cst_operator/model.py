@@ -159,7 +159,12 @@ class CSTOperator(nn.Module):
         return out
 
     def derivatives(
-        self, source: "PointField | Encoded", target: PointField, order: int = 1
+        self,
+        source: "PointField | Encoded",
+        target: PointField,
+        order: int = 1,
+        *,
+        chunk: int = 16384,
     ) -> Derivatives:
         """The answer and its derivatives in the user's coordinates, by forward mode.
 
@@ -170,6 +175,7 @@ class CSTOperator(nn.Module):
             source: known field, a PyG batch of fields, or what :meth:`encode` made of it.
             target: query points.
             order: highest order of derivatives.
+            chunk: query points of a sample at a time; bounds the memory where nothing is learned.
 
         Raises:
             ValueError: if ``order`` is negative.
@@ -179,7 +185,11 @@ class CSTOperator(nn.Module):
         s = queries.pad(self.coordinates(target))
         exact = tree_map(lambda x: x.to(s), encoded)
         with torch.autocast(s.device.type, enabled=False):
-            tensors = differentiate(lambda x: self.decode(exact, x), s, order)
+            parts = [
+                differentiate(lambda x: self.decode(exact, x), part, order)
+                for part in s.split(chunk, dim=1)
+            ]
+        tensors = [torch.cat(alike, dim=1) for alike in zip(*parts, strict=True)]
         scale = self.normalization.coordinate_scale(self.config.transient)
         out = [queries.unpad(self.normalization.decode(tensors[0]))]
         for k, tensor in enumerate(tensors[1:], start=1):

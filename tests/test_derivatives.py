@@ -143,6 +143,15 @@ def test_derivatives_keep_their_precision_under_autocast(changes, seed, generato
 
 
 @both_forms
+def test_derivatives_do_not_depend_on_the_chunk(form, seed, generator):
+    model = tiny_model(seed, form=form)
+    source, target = known_field(generator, 30), queries_in(generator, 17)
+    whole, parts = (model.derivatives(source, target, 2, chunk=c) for c in (100, 5))
+    for k in range(3):
+        torch.testing.assert_close(parts.order(k), whole.order(k), rtol=0, atol=1e-11)  # rounding
+
+
+@both_forms
 def test_derivatives_of_a_batch_are_those_of_its_samples(form, seed, generator):
     model = tiny_model(seed, form=form)
     examples = [(known_field(generator, n), queries_in(generator, m)) for n, m in ((20, 5), (9, 8))]
