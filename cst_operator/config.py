@@ -61,7 +61,7 @@ class TaskConfig:
     in, later frames out. "upsampling": some points of a frame in, the others out. "auto": forecast
     for data with several frames, else steady."""
     inputs: tuple[str, ...] = ()
-    """Static channels that are read; those of the system if omitted."""
+    """Static channels and scalar parameters that are read; the system's channels if omitted."""
     outputs: tuple[str, ...] = ()
     """Channels of the solution; all if omitted."""
     num_queries: int = 64
@@ -80,6 +80,7 @@ class TaskConfig:
         static: tuple[str, ...],
         solved: tuple[str, ...],
         cells: tuple[str, ...] = (),
+        parameters: tuple[str, ...] = (),
     ) -> "TaskConfig":
         """The same with every choice made, for data of this form.
 
@@ -90,6 +91,7 @@ class TaskConfig:
             static: static channels of the data.
             solved: channels of the solution.
             cells: types of the cells.
+            parameters: scalar parameters of the trajectories, inputs if named.
 
         Raises:
             ConfigError: if the data lack a channel.
@@ -99,7 +101,10 @@ class TaskConfig:
             kind = "forecast" if num_frames > 1 else "steady"
         inputs = () if kind == "upsampling" else self.inputs or _INPUTS.get(system, static)
         outputs = self.outputs or solved
-        for key, names, there in (("inputs", inputs, static), ("outputs", outputs, solved)):
+        for key, names, there in (
+            ("inputs", inputs, (*static, *parameters)),
+            ("outputs", outputs, solved),
+        ):
             for name in names:
                 if name not in there:
                     near = difflib.get_close_matches(name, there, n=1)

@@ -110,11 +110,30 @@ class Derivatives:
         Raises:
             ValueError: if there are fewer channels than space dimensions.
         """
+        return self._vector("divergence").diagonal(dim1=1, dim2=2).sum(-1)
+
+    @property
+    def curl(self) -> Tensor:
+        """Curl of the first d channels as a vector: [M] in the plane, [M, 3] in space.
+
+        Raises:
+            ValueError: if there are fewer channels than space dimensions, or only one dimension.
+        """
+        if self._dim < 2:
+            raise ValueError("the curl needs two or three space dimensions, the field has one")
+        slope = self._vector("curl")
+        turn = slope - slope.transpose(1, 2)  # of d_j u_i the antisymmetric part, twice
+        if self._dim == 2:
+            return turn[:, 1, 0]
+        return torch.stack([turn[:, 2, 1], turn[:, 0, 2], turn[:, 1, 0]], dim=1)
+
+    def _vector(self, name: str) -> Tensor:
+        """Gradient of the first d channels, [M, d, d]."""
         if self.u.shape[1] < self._dim:
             raise ValueError(
-                f"the divergence needs {self._dim} channels, the field has {self.u.shape[1]}"
+                f"the {name} needs {self._dim} channels, the field has {self.u.shape[1]}"
             )
-        return self.gradient[:, : self._dim].diagonal(dim1=1, dim2=2).sum(-1)
+        return self.gradient[:, : self._dim]
 
     @property
     def hessian(self) -> Tensor:

@@ -16,7 +16,15 @@ from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.sampling import sample_cells, thin_out, union, with_boundary
 
-__all__ = ["FrameInterpolation", "Forecast", "PointUpsampling", "Steady", "Task", "TaskDataset"]
+__all__ = [
+    "FrameInterpolation",
+    "Forecast",
+    "PointUpsampling",
+    "Steady",
+    "Task",
+    "TaskDataset",
+    "static_fields",
+]
 
 Task = Callable[[Trajectory, torch.Generator], Example]
 
@@ -26,7 +34,8 @@ class Steady:
     """Static fields in, the steady solution out, on the same points.
 
     Args:
-        inputs: channels of the mesh that the source carries, in this order.
+        inputs: what the source carries, in this order: channels of the mesh, or parameters of the
+            trajectory, which become constant channels.
         outputs: channels of the solution that are asked for.
         num_queries: ask at that many random points, drawn anew in every epoch; all if zero.
         resample: read and ask at a random sampling of the solution instead of the nodes, drawn
@@ -45,7 +54,7 @@ class Steady:
 
     def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
         """Make the example of one solution."""
-        mesh = source = trajectory.mesh.select(*self.inputs)
+        mesh = source = static_fields(trajectory, self.inputs)
         target = trajectory.frame(0).select(*self.outputs)
         if self.resample:
             inside, share = torch.rand(2, generator=generator).tolist()
@@ -66,7 +75,7 @@ class Forecast:
     """Static fields and the first frame in, the solution at later times out.
 
     Args:
-        inputs: channels of the mesh that the source carries.
+        inputs: channels of the mesh and parameters of the trajectory that the source carries.
         outputs: channels of the solution, read at the first frame and asked for at all others.
         num_queries: ask at that many random points of space-time; all if zero.
     """
@@ -80,9 +89,8 @@ class Forecast:
         if trajectory.num_frames < 2:
             raise FieldError("a forecast needs at least two frames, the trajectory has one")
         first = trajectory.frame(0).select(*self.outputs)
-        source = trajectory.mesh.select(*self.inputs).with_channels(
-            first.u, first.channels, first.units
-        )
+        static = static_fields(trajectory, self.inputs)
+        source = static.with_channels(first.u, first.channels, first.units)
         source.time = first.time
         later = trajectory.space_time(range(1, trajectory.num_frames)).select(*self.outputs)
         return Example(_bare(source), _some(later, self.num_queries, generator))
@@ -219,6 +227,16 @@ def _kind(example: Example) -> dict[str, object]:
             ("coordinates' precision", field.pos.dtype),
         )
     }
+
+
+def static_fields(trajectory: Trajectory, names: Sequence[str]) -> PointField:
+    """The mesh with some of its channels and of the trajectory's parameters, in this order."""
+    mesh = trajectory.mesh
+    for name in names:
+        if name not in mesh.channels and name in trajectory.parameters:
+            value = mesh.pos.new_full((mesh.num_points, 1), float(trajectory.parameters[name]))
+            mesh = mesh.with_channels(value, [name])
+    return mesh.select(*names)
 
 
 def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:

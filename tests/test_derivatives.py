@@ -286,3 +286,36 @@ def test_a_polynomial_is_differentiated_exactly():
     third[0, 0, 1] = third[0, 1, 0] = third[1, 0, 0] = 2
     third[1, 1, 1] = 6
     torch.testing.assert_close(got.order(3)[:, 0], third.expand(5, 2, 2, 2), **exact)
+
+
+@pytest.mark.parametrize("transient", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_curl_of_a_rotation_is_twice_its_rate_and_that_of_a_gradient_is_zero(dim, transient):
+    rate = torch.tensor([0.3, -1.1, 0.7], dtype=torch.float64)
+    s = torch.linspace(-1, 1, 4 * (dim + transient), dtype=torch.float64).view(4, -1)
+
+    def rotation(x: Tensor) -> Tensor:  # and a further channel, which is no part of the vector
+        if dim == 2:
+            turned = rate[2] * torch.stack([-x[..., 1], x[..., 0]], -1)
+        else:
+            turned = torch.linalg.cross(rate.expand_as(x[..., :3]), x[..., :3])
+        return torch.cat([turned, x[..., :1] ** 2], -1)
+
+    def slope(x: Tensor) -> Tensor:  # of the product of the coordinates
+        return x[..., :dim].prod(-1, keepdim=True) / x[..., :dim]
+
+    exact = {"atol": 1e-13, "rtol": 0.0}  # a few products of numbers of order one
+    curl = Derivatives(differentiate(rotation, s, 1), dim=dim).curl
+    wanted = 2 * rate[2].expand(4) if dim == 2 else 2 * rate.expand(4, 3)
+    torch.testing.assert_close(curl, wanted, **exact)
+    none = Derivatives(differentiate(slope, s, 1), dim=dim).curl
+    torch.testing.assert_close(none, torch.zeros_like(none), **exact)
+
+
+def test_the_curl_needs_a_vector():
+    s = torch.zeros(3, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the curl needs 2 channels, the field has 1"):
+        _ = Derivatives(differentiate(lambda x: x[..., :1], s, 1), dim=2).curl
+    line = Derivatives(differentiate(lambda x: x, s[:, :1], 1), dim=1)
+    with pytest.raises(ValueError, match="needs two or three space dimensions"):
+        _ = line.curl

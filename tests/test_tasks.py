@@ -1,5 +1,7 @@
 """Tasks make examples of trajectories, and nothing but their seeds decides which."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -47,6 +49,17 @@ def test_steady_reads_static_fields_and_asks_for_the_solution(generator):
     some = Steady(inputs=("f",), outputs=("u",), num_queries=7)(one, generator).target
     assert some.num_points == 7
     torch.testing.assert_close(some.weights.sum(), one.mesh.weights.sum(), **SUMS)
+
+
+@pytest.mark.parametrize("kind", [Steady, Forecast])
+def test_a_parameter_of_the_trajectory_is_a_constant_channel(kind, generator):
+    trajectory = dataclasses.replace(_trajectory(generator), parameters={"viscosity": 0.25})
+    name = trajectory.mesh.channels[0]
+    task = kind(inputs=("viscosity", name), outputs=trajectory.channels[:1])
+    source, _ = task(trajectory, generator)
+    assert source.channels[:2] == ("viscosity", name)
+    assert source.u[:, 0].eq(0.25).all()
+    torch.testing.assert_close(source.u[:, 1], trajectory.mesh.u[:, 0])
 
 
 def test_forecast_reads_the_first_frame_and_asks_for_the_others(generator):

@@ -16,7 +16,7 @@ from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import ConfigError, FieldError, InputError
 from cst_operator.evaluation import Model
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.tasks import TaskDataset
+from cst_operator.tasks import TaskDataset, static_fields
 
 __all__ = [
     "SinglePrecision",
@@ -88,6 +88,7 @@ def resolve_task(task: TaskConfig, data: TrajectoryDataset) -> TaskConfig:
         static=tuple(first.mesh.channels),
         solved=tuple(first.channels),
         cells=tuple(first.mesh.get("cells") or ()),
+        parameters=tuple(first.parameters),
     )
 
 
@@ -178,7 +179,7 @@ def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField
         order = torch.randperm(truth.num_points, generator=generator)
         known = order[: max(1, round(task.fraction * truth.num_points))]
         return truth.subset(known), truth
-    source = trajectory.mesh.select(*task.inputs)
+    source = static_fields(trajectory, task.inputs)
     if task.kind == "forecast":
         first = trajectory.frame(0).select(*task.outputs)
         source = source.with_channels(first.u, first.channels, first.units)
