@@ -43,6 +43,21 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             for metric in ("relative_l2", "relative_h1")
         ],
     ),
+    "scaling": (
+        "Forward and backward pass of a sample of 65,536 points, asked at as many others; CST with "
+        "a million parameters, 256 anchors and queries through the last layer, FNO on a grid of as "
+        "many points, GINO on the same points. CPU seconds and MB; *slope*: of the logarithms of "
+        "time and points over all sizes.",
+        [
+            (model, split, metric)
+            for model in ("cst", "fno", "gino")
+            for split, metric in (
+                ("65536", "forward_backward"),
+                ("65536", "memory"),
+                ("all", "slope"),
+            )
+        ],
+    ),
     "neuraloperator_darcy": (
         "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
         "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "

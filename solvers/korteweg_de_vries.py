@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cst_operator.fields import Trajectory
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
-from cst_operator.solvers.periodic import frame_times, periodic_sample, solve_periodic
+from cst_operator.solvers.periodic import (
+    PeriodicSystem,
+    solve_periodic,
+)
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
-from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["KortewegDeVries", "solve_korteweg_de_vries"]
 
@@ -58,7 +59,7 @@ def _equation(box: PeriodicBox, device: torch.device | str = "cpu") -> Semilinea
 
 
 @dataclass(frozen=True, kw_only=True)
-class KortewegDeVries:
+class KortewegDeVries(PeriodicSystem):
     r"""The Korteweg-de Vries equation with random smooth initial values.
 
     As it is, initial values of standard deviation about .35 and at most 4 periods on an interval of
@@ -84,28 +85,6 @@ class KortewegDeVries:
     step: TimeStep = _STEP
     name: str = "korteweg_de_vries"
 
-    def __post_init__(self) -> None:
-        frame_times(self.final_time, self.num_frames)
-
-    @property
-    def version(self) -> str:
-        """Changes when the numbers change."""
-        return "1"
-
-    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
-        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
-        box = PeriodicBox((self.num_points,), (self.length,)).refined(refine)
-        drawn = self.initial.sample(stream(seed, index, 0, INITIAL), box.lengths)
-        return periodic_sample(
-            _equation(box),
-            box,
-            drawn.on(box)[None],
-            frame_times(self.final_time, self.num_frames),
-            self.step,
-            seed=seed,
-            index=index,
-            refine=refine,
-            channels=("u",),
-            degree=2,
-            parameters={},
-        )
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
+        return _equation(box)

@@ -1,7 +1,10 @@
 """What the solvers on periodic boxes share: from values to values, from a draw to a trajectory."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,9 +12,10 @@ from torch import Tensor
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import Trajectory
 from cst_operator.solvers.etdrk4 import Semilinear, TimeStep
-from cst_operator.solvers.spectral import PeriodicBox, spectral_gradient
+from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField, spectral_gradient
+from cst_operator.solvers.system import INITIAL, stream
 
-__all__ = ["frame_times", "per_member", "periodic_sample", "solve_periodic"]
+__all__ = ["PeriodicSystem", "frame_times", "per_member", "periodic_sample", "solve_periodic"]
 
 # Systems refuse a solution whose spectrum does not fall to this part of its largest coefficient.
 _MAX_TAIL = 0.01
@@ -157,6 +161,76 @@ def periodic_sample(
             **parameters,
         },
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeriodicSystem(ABC):
+    """A system on a periodic box: what is drawn, the box and the frames.
+
+    Subclasses name the system, its unknowns (``channels``), the number of axes (``dim``) and the
+    degree of the products in its equation, and write the equation down.
+
+    Args:
+        length: side of the box.
+        num_points: number of points along each axis.
+        initial: what draws the initial values, each of the unknowns by itself.
+        final_time: time of the last frame.
+        num_frames: number of frames, the first at time 0.
+        step: what chooses the time step.
+        name: name of the system.
+    """
+
+    length: float
+    num_points: int
+    initial: PeriodicGaussianField
+    final_time: float
+    num_frames: int
+    step: TimeStep
+    name: str
+
+    channels: ClassVar[tuple[str, ...]] = ("u",)
+    dim: ClassVar[int] = 1
+    degree: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        frame_times(self.final_time, self.num_frames)
+
+    @property
+    def version(self) -> str:
+        """Changes when the numbers change."""
+        return "1"
+
+    @abstractmethod
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
+
+    def parameters(self) -> dict[str, float]:
+        """Scalar parameters of every sample."""
+        return {}
+
+    def inputs(self, box: PeriodicBox) -> dict[str, Tensor]:
+        """Static fields by name, each in the shape of the box."""
+        return {}
+
+    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
+        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
+        box = PeriodicBox((self.num_points,) * self.dim, (self.length,) * self.dim).refined(refine)
+        rng = stream(seed, index, 0, INITIAL)
+        drawn = [self.initial.sample(rng, box.lengths).on(box) for _ in self.channels]
+        return periodic_sample(
+            self.equation(box),
+            box,
+            torch.stack(drawn),
+            frame_times(self.final_time, self.num_frames),
+            self.step,
+            seed=seed,
+            index=index,
+            refine=refine,
+            channels=self.channels,
+            degree=self.degree,
+            parameters=self.parameters(),
+            inputs=self.inputs(box),
+        )
 
 
 def _by_point(u: Tensor, box: PeriodicBox, trailing: int = 0) -> Tensor:

@@ -8,17 +8,16 @@ energy :math:`\int \epsilon^2 |\nabla u|^2 / 2 + (1 - u^2)^2 / 4` never grows; o
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cst_operator.errors import InputError
-from cst_operator.fields import Trajectory
-from cst_operator.solvers.etdrk4 import CheckedStep, TimeStep
-from cst_operator.solvers.periodic import frame_times, periodic_sample
+from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
+from cst_operator.solvers.periodic import PeriodicSystem
 from cst_operator.solvers.reaction_diffusion import reaction_diffusion
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
-from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["PeriodicAllenCahn"]
 
@@ -28,7 +27,7 @@ def _reaction(u: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeriodicAllenCahn:
+class PeriodicAllenCahn(PeriodicSystem):
     r"""Separation into two phases from a random smooth mixture.
 
     As it is, on the unit square with interfaces of width .03 until time 10; initial values of
@@ -56,32 +55,19 @@ class PeriodicAllenCahn:
     step: TimeStep = CheckedStep(dt=0.0625)
     name: str = "allen_cahn_periodic"
 
+    dim: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
-        frame_times(self.final_time, self.num_frames)
+        super().__post_init__()
         if not self.epsilon > 0:
             raise InputError(f"epsilon is {self.epsilon}; expected a positive width")
 
-    @property
-    def version(self) -> str:
-        """Changes when the numbers change."""
-        return "1"
-
-    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
-        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
-        box = PeriodicBox((self.num_points,) * 2, (self.length,) * 2).refined(refine)
-        drawn = self.initial.sample(stream(seed, index, 0, INITIAL), box.lengths)
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
         diffusion = torch.tensor([self.epsilon**2], dtype=torch.float64)
         growth = torch.tensor([-1.0], dtype=torch.float64)
-        return periodic_sample(
-            reaction_diffusion(box, diffusion, growth, _reaction, degree=2),
-            box,
-            drawn.on(box)[None],
-            frame_times(self.final_time, self.num_frames),
-            self.step,
-            seed=seed,
-            index=index,
-            refine=refine,
-            channels=("u",),
-            degree=2,
-            parameters={"epsilon": self.epsilon},
-        )
+        return reaction_diffusion(box, diffusion, growth, _reaction, degree=self.degree)
+
+    def parameters(self) -> dict[str, float]:
+        """Scalar parameters of every sample."""
+        return {"epsilon": self.epsilon}

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from cst_operator.errors import InputError
-from cst_operator.fields import Trajectory
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
-from cst_operator.solvers.periodic import frame_times, per_member, periodic_sample, solve_periodic
+from cst_operator.solvers.periodic import (
+    PeriodicSystem,
+    per_member,
+    solve_periodic,
+)
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
-from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["PeriodicBurgers", "solve_burgers"]
 
@@ -68,7 +70,7 @@ def _equation(box: PeriodicBox, viscosity: Tensor) -> Semilinear:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeriodicBurgers:
+class PeriodicBurgers(PeriodicSystem):
     r"""Burgers' equation with random initial values.
 
     As it is, the problem of Li et al. (Fourier neural operator, 2021): viscosity .1, time 1,
@@ -98,29 +100,14 @@ class PeriodicBurgers:
     name: str = "burgers_periodic"
 
     def __post_init__(self) -> None:
-        frame_times(self.final_time, self.num_frames)
+        super().__post_init__()
         if not self.viscosity > 0:
             raise InputError(f"viscosity is {self.viscosity}; expected a positive number")
 
-    @property
-    def version(self) -> str:
-        """Changes when the numbers change."""
-        return "1"
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
+        return _equation(box, torch.tensor(self.viscosity, dtype=torch.float64))
 
-    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
-        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
-        box = PeriodicBox((self.num_points,), (self.length,)).refined(refine)
-        drawn = self.initial.sample(stream(seed, index, 0, INITIAL), box.lengths)
-        return periodic_sample(
-            _equation(box, torch.tensor(self.viscosity, dtype=torch.float64)),
-            box,
-            drawn.on(box)[None],
-            frame_times(self.final_time, self.num_frames),
-            self.step,
-            seed=seed,
-            index=index,
-            refine=refine,
-            channels=("u",),
-            degree=2,
-            parameters={"viscosity": self.viscosity},
-        )
+    def parameters(self) -> dict[str, float]:
+        """Scalar parameters of every sample."""
+        return {"viscosity": self.viscosity}

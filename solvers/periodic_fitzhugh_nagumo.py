@@ -10,17 +10,16 @@ the boundary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cst_operator.errors import InputError
-from cst_operator.fields import Trajectory
-from cst_operator.solvers.etdrk4 import CheckedStep, TimeStep
-from cst_operator.solvers.periodic import frame_times, periodic_sample
+from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
+from cst_operator.solvers.periodic import PeriodicSystem
 from cst_operator.solvers.reaction_diffusion import reaction_diffusion
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
-from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["PeriodicFitzHughNagumo"]
 
@@ -34,7 +33,7 @@ def _reaction(k: float) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeriodicFitzHughNagumo:
+class PeriodicFitzHughNagumo(PeriodicSystem):
     r"""Activator and inhibitor from random smooth fields on a square of side 2.
 
     As it is, initial values of both of standard deviation about .8 with at most 8 periods, until
@@ -64,33 +63,20 @@ class PeriodicFitzHughNagumo:
     step: TimeStep = CheckedStep(dt=0.03125)
     name: str = "fitzhugh_nagumo_periodic"
 
+    channels: ClassVar[tuple[str, ...]] = ("u", "v")
+    dim: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
-        frame_times(self.final_time, self.num_frames)
+        super().__post_init__()
         if min(self.diffusion) < 0:
             raise InputError(f"diffusion is {self.diffusion}; expected numbers not below 0")
 
-    @property
-    def version(self) -> str:
-        """Changes when the numbers change."""
-        return "1"
-
-    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
-        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
-        box = PeriodicBox((self.num_points,) * 2, (self.length,) * 2).refined(refine)
-        rng = stream(seed, index, 0, INITIAL)
-        start = torch.stack([self.initial.sample(rng, box.lengths).on(box) for _ in range(2)])
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
         diffusion = torch.tensor(self.diffusion, dtype=torch.float64)
         decay = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-        return periodic_sample(
-            reaction_diffusion(box, diffusion, decay, _reaction(self.k), degree=2),
-            box,
-            start,
-            frame_times(self.final_time, self.num_frames),
-            self.step,
-            seed=seed,
-            index=index,
-            refine=refine,
-            channels=("u", "v"),
-            degree=2,
-            parameters={"k": self.k},
-        )
+        return reaction_diffusion(box, diffusion, decay, _reaction(self.k), degree=self.degree)
+
+    def parameters(self) -> dict[str, float]:
+        """Scalar parameters of every sample."""
+        return {"k": self.k}

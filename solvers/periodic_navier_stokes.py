@@ -10,16 +10,19 @@ conserved.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cst_operator.errors import InputError
-from cst_operator.fields import Trajectory
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
-from cst_operator.solvers.periodic import frame_times, per_member, periodic_sample, solve_periodic
+from cst_operator.solvers.periodic import (
+    PeriodicSystem,
+    per_member,
+    solve_periodic,
+)
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
-from cst_operator.solvers.system import INITIAL, stream
 
 __all__ = ["PeriodicNavierStokes", "diagonal_force", "solve_vorticity"]
 
@@ -92,7 +95,7 @@ def _equation(box: PeriodicBox, viscosity: Tensor, force: Tensor) -> Semilinear:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeriodicNavierStokes:
+class PeriodicNavierStokes(PeriodicSystem):
     r"""Forced two-dimensional turbulence from random initial vorticity.
 
     As it is, the problem of Li et al. (Fourier neural operator, 2021) on the unit square: viscosity
@@ -114,6 +117,7 @@ class PeriodicNavierStokes:
     """
 
     viscosity: float = 1e-3
+    length: float = 1.0
     num_points: int = 64
     initial: PeriodicGaussianField = PeriodicGaussianField(
         scale=math.sqrt(2 * 7.0**3), tau=7.0, alpha=2.5, num_waves=14
@@ -124,34 +128,26 @@ class PeriodicNavierStokes:
     step: TimeStep = _STEP
     name: str = "navier_stokes_periodic"
 
+    channels: ClassVar[tuple[str, ...]] = ("vorticity",)
+    dim: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
-        frame_times(self.final_time, self.num_frames)
+        super().__post_init__()
         if not self.viscosity > 0:
             raise InputError(f"viscosity is {self.viscosity}; expected a positive number")
         if self.initial.mean:
             raise InputError(f"the initial vorticity has mean {self.initial.mean}; expected 0")
 
-    @property
-    def version(self) -> str:
-        """Changes when the numbers change."""
-        return "1"
+    def equation(self, box: PeriodicBox) -> Semilinear:
+        """The equation on a box, for a batch of one."""
+        viscosity = torch.tensor(self.viscosity, dtype=torch.float64)
+        return _equation(box, viscosity, self.inputs(box)["force"])
 
-    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
-        """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
-        box = PeriodicBox((self.num_points,) * 2, (1.0, 1.0)).refined(refine)
-        drawn = self.initial.sample(stream(seed, index, 0, INITIAL), box.lengths)
+    def parameters(self) -> dict[str, float]:
+        """Scalar parameters of every sample."""
+        return {"viscosity": self.viscosity}
+
+    def inputs(self, box: PeriodicBox) -> dict[str, Tensor]:
+        """The force, zero where none acts."""
         force = diagonal_force(box) if self.forced else torch.zeros(box.shape, dtype=torch.float64)
-        return periodic_sample(
-            _equation(box, torch.tensor(self.viscosity, dtype=torch.float64), force),
-            box,
-            drawn.on(box)[None],
-            frame_times(self.final_time, self.num_frames),
-            self.step,
-            seed=seed,
-            index=index,
-            refine=refine,
-            channels=("vorticity",),
-            degree=2,
-            parameters={"viscosity": self.viscosity},
-            inputs={"force": force},
-        )
+        return {"force": force}

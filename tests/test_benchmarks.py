@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from benchmarks import cylinder_wake, solvers, training
+from benchmarks import cylinder_wake, scaling, solvers, training
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.solvers import PeriodicBurgers
@@ -72,6 +72,23 @@ def test_a_trajectory_costs_its_steps(case):
     steps = case.final_time / case.dt
     assert trajectory["value"] == pytest.approx(step["value"] * steps / 2)
     assert step["model"] == case.name in solvers.SYSTEMS
+
+
+def test_the_slope_of_a_linear_cost_is_one():
+    rows = [
+        {"model": "cst", "split": f"{n}", "metric": "forward_backward", "value": 2e-5 * n}
+        for n in (1024, 4096, 65536)
+    ]
+    (slope,) = scaling.slopes(rows)
+    assert slope["value"] == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ("cst", "fno"))
+def test_the_scaling_benchmark_measures_a_model_of_about_a_million_parameters(name, monkeypatch):
+    monkeypatch.setattr(scaling, "_median", lambda step: float(step().numel() > 0))
+    found = scaling.measure(name, 256)
+    assert 0.8e6 < found["parameters"] < 1.3e6
+    assert found["forward"] == found["forward_backward"] == 1.0
 
 
 @pytest.mark.parametrize("what", ("plain", "fit"))
