@@ -4,13 +4,15 @@
 nodes, the answer u. Both models train on the same 1,000 solutions for the same CPU seconds on one
 thread each, side by side, and are scored on unseen domains and, without further training, on meshes
 of those domains with four times the nodes. Steps are set by the measured time of a step, so that
-both end with their whole learning-rate schedule.
+both end with their whole learning-rate schedule. A model that an earlier run with the same options
+finished is kept; delete benchmarks/out/poisson_domains to start over.
 
     OMP_NUM_THREADS=1 python -m benchmarks.poisson_domains [--seconds 2600] [--jobs 2] [--quick]
 """
 
 import argparse
 import dataclasses
+import json
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,12 +25,14 @@ from rich.console import Console
 from torch import nn
 
 import cst_operator as cst
+from cst_operator._atomic import write_atomically
 from cst_operator.comparison import benchmark_record
-from cst_operator.datasets import generate
+from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.plots import plot_comparison, save_figure
 from cst_operator.solvers import Poisson
 
 HERE = Path(__file__).parent
+DATA, OUT = HERE / "data" / "poisson_domains", HERE / "out" / "poisson_domains"
 TITLE = "Poisson on random domains: mean of the samples' errors"
 KEYS = ("model", "split", "metric", "value", "unit", "seed")
 INPUTS, OUTPUTS = ("f", "distance"), ("u",)
@@ -40,18 +44,23 @@ FIT_CST = cst.FitConfig(batch_size=8, lr=3e-3, muon_lr=0.015)
 FIT_FNO = cst.FitConfig(batch_size=16, lr=5e-3)
 
 
-def data(folder: Path, quick: bool) -> dict[str, list[cst.Trajectory]]:
-    """Generated once and kept, read in single precision; another seed for what is scored."""
+def generate_data(folder: Path, quick: bool) -> None:
+    """Generate what is not there yet; another seed for what is scored."""
+    for name, (n, seed, refine) in sizes(quick).items():
+        generate(Poisson(), n, seed=seed, refine=refine, out=folder / f"{name}-{n}", workers=2)
+
+
+def sizes(quick: bool) -> dict[str, tuple[int, int, int]]:
+    """Number of solutions, seed and refinement of every set."""
     num_train, num_test = (32, 8) if quick else (1000, 100)
-    sets = {"train": (num_train, 0, 0), "test": (num_test, 1, 0), "test_fine": (num_test, 1, 1)}
+    return {"train": (num_train, 0, 0), "test": (num_test, 1, 0), "test_fine": (num_test, 1, 1)}
+
+
+def data(folder: Path, quick: bool) -> dict[str, list[cst.Trajectory]]:
+    """All sets in memory, in single precision."""
     return {
-        name: [
-            trajectory.to(torch.float32)
-            for trajectory in generate(
-                Poisson(), n, seed=seed, refine=refine, out=folder / f"{name}-{n}", workers=2
-            )
-        ]
-        for name, (n, seed, refine) in sets.items()
+        name: [solution.to(torch.float32) for solution in TrajectoryDataset(folder / f"{name}-{n}")]
+        for name, (n, _, _) in sizes(quick).items()
     }
 
 
@@ -119,11 +128,18 @@ PLANS = {
 }
 
 
-def run(name: str, seconds: float, quick: bool, seed: int, out: Path) -> list[dict[str, Any]]:
-    """Train one model, keep it in a folder and score it."""
+def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any]]:
+    """Train one model, keep it in a folder, score it; or read what was found before."""
+    out = OUT / name
+    kept = out.with_suffix(".json")
+    options = {"seconds": seconds, "quick": quick, "seed": seed}
+    if kept.is_file() and (found := json.loads(kept.read_text()))["options"] == options:
+        rows: list[dict[str, Any]] = found["rows"]
+        return rows
+    shutil.rmtree(out, ignore_errors=True)
     torch.set_num_threads(1)
     plan = PLANS[name]
-    solutions = data(HERE / "data" / "poisson_domains", quick)
+    solutions = data(DATA, quick)
     learn = solutions.pop("train")
     torch.manual_seed(seed)
     model = plan.kind(plan.config)
@@ -133,11 +149,12 @@ def run(name: str, seconds: float, quick: bool, seed: int, out: Path) -> list[di
     model, spent, steps = train(
         model, examples, cst.SobolevLoss(), config, seconds, name == next(iter(PLANS))
     )
-    cst.save(model, out / name)
+    cst.save(model, out)
     splits = {key: cst.TaskDataset(value, plan.ask) for key, value in solutions.items()}
     rows = list(cst.compare({name: model}, splits, seed=seed).rows)
     for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
         rows.append(dict(zip(KEYS, (name, "train", metric, value, unit, seed), strict=True)))
+    write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
 
@@ -151,15 +168,11 @@ def main() -> None:
     options = parser.parse_args()
     seconds = 20 if options.quick else options.seconds
     console = Console()
-    solutions = data(HERE / "data" / "poisson_domains", options.quick)
-    out = HERE / "out" / "poisson_domains"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    generate_data(DATA, options.quick)
+    OUT.mkdir(parents=True, exist_ok=True)
     console.print(f"training {', '.join(PLANS)} for {seconds:.0f} CPU seconds each")
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        pending = [
-            pool.submit(run, name, seconds, options.quick, options.seed, out) for name in PLANS
-        ]
+        pending = [pool.submit(run, name, seconds, options.quick, options.seed) for name in PLANS]
         rows = [row for done in pending for row in done.result()]
     scored = tuple(row for row in rows if row["split"] != "train")
     console.print(cst.Comparison(rows=scored, scores={}).table(TITLE))
@@ -174,8 +187,8 @@ def main() -> None:
         training={name: dataclasses.asdict(plan.fit) for name, plan in PLANS.items()},
     )
     console.print(f"record: {record}")
-    pictures(solutions, out)
-    console.print(f"pictures and models: {out}")
+    pictures(data(DATA, options.quick))
+    console.print(f"pictures and models: {OUT}")
 
 
 def _config(kind: type, task: cst.Steady, **sizes: Any) -> Any:
@@ -190,16 +203,16 @@ def _config(kind: type, task: cst.Steady, **sizes: Any) -> Any:
     )
 
 
-def pictures(solutions: dict[str, list[cst.Trajectory]], out: Path) -> None:
+def pictures(solutions: dict[str, list[cst.Trajectory]]) -> None:
     """Truth, answers and errors on the first unseen domain, coarse and fine."""
-    models = {name: cst.load(out / name) for name in PLANS}
+    models = {name: cst.load(OUT / name) for name in PLANS}
     for split in ("test", "test_fine"):
         answers = {
             name: model.predict(*cst.TaskDataset(solutions[split], PLANS[name].ask)[0])
             for name, model in models.items()
         }
         source, truth = cst.TaskDataset(solutions[split], ASK)[0]
-        save_figure(plot_comparison(source, truth, answers), out / f"{split}.png")
+        save_figure(plot_comparison(source, truth, answers), OUT / f"{split}.png")
 
 
 if __name__ == "__main__":
