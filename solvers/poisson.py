@@ -44,7 +44,7 @@ from cst_operator.solvers.system import (
     stream,
 )
 
-__all__ = ["POISSON_CHANNELS", "Poisson", "poisson_inputs", "solve_poisson"]
+__all__ = ["POISSON_CHANNELS", "Diffusion", "Poisson", "poisson_inputs", "solve_poisson"]
 
 Array = NDArray[np.float64]
 

@@ -36,12 +36,13 @@ _GROWTH = 10.0  # gaps of .12 beside obstacles raise the speed to less than 3 ti
 class Wakes:
     r"""Flow past random obstacles, from rest to its wake.
 
-    As it is: a channel of length 3 and height 1 with 1 or 2 elliptic obstacles. The fluid of
-    density 1 rests; on the left it enters with the profile :math:`4 y (1 - y) (1 + s (2 y - 1))`,
-    s uniform in [-.5, .5], times :math:`\sin^2(\pi t / 2)` until time 1, and constantly then. It
-    sticks to walls and obstacles and leaves on the right. The viscosity is log-uniform in
-    [.002, .005]: Reynolds numbers of the obstacles are about 30 to 120; some wakes become steady,
-    others shed vortices. 61 frames up to time 6, in which the fluid crosses the channel twice.
+    As it is: a channel of length 3 and height 1 with 1 or 2 elliptic obstacles in its first half.
+    The fluid of density 1 rests; on the left it enters with the profile
+    :math:`4 y (1 - y) (1 + s (2 y - 1))`, s uniform in [-.5, .5], times
+    :math:`\sin^2(\pi t / 2)` until time 1, and constantly then. It sticks to walls and obstacles
+    and leaves on the right. The viscosity is log-uniform in [.002, .005]: Reynolds numbers of the
+    obstacles are about 30 to 120; some wakes become steady, others shed vortices. 61 frames up to
+    time 6, in which the fluid crosses the channel twice.
     Meshes have half the edge length near the obstacles and a quarter close to them. ``refine``
     halves the time step too.
 
@@ -59,7 +60,7 @@ class Wakes:
     """
 
     domain: RandomRectangle = RandomRectangle(
-        width=3.0, num_holes=(1, 2), hole_radius=(0.08, 0.12), gap=0.12
+        width=3.0, num_holes=(1, 2), hole_radius=(0.08, 0.12), gap=0.12, outlet=1.5
     )
     h: float = 0.1
     near: tuple[float, ...] = (0.3, 0.1)
