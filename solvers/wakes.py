@@ -100,6 +100,7 @@ class Wakes:
             return lambda x: size * inflow.on_boundary(x), 0.0
 
         space = taylor_hood(drawn.mesh, outflow=(RIGHT,), geometry=drawn.geometry)
+        dt = self.dt / 2**refine
         times = torch.linspace(0.0, self.final_time, self.num_frames, dtype=torch.float64)
         with naming(seed, index):
             flow = advance(
@@ -107,7 +108,7 @@ class Wakes:
                 drawn.mesh,
                 (0.0, 0.0),
                 times,
-                dt=self.dt / 2**refine,
+                dt=dt,
                 viscosity=viscosity,
                 velocity=velocity,
                 body=(0.0, 0.0),
@@ -118,6 +119,7 @@ class Wakes:
             mesh=channel_fields(drawn, space, inflow, viscosity),
             parameters={
                 **sample_parameters(drawn, seed, index, refine, ()),
+                "dt": dt,
                 "viscosity": viscosity,
                 "skew": inflow.skew,
             },

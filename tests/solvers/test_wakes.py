@@ -44,6 +44,7 @@ def test_refinement_gives_the_same_problem_and_nearly_the_same_flow():
     coarse, fine = (_SHORT.sample(0, 2, refine=r) for r in (0, 1))
     same = ("area", "num_holes", "attempts", "viscosity", "skew")
     assert all(coarse.parameters[k] == fine.parameters[k] for k in same)
+    assert fine.parameters["dt"] == coarse.parameters["dt"] / 2 == _SHORT.dt / 2
     assert fine.mesh.num_points > 3 * coarse.mesh.num_points
     inner = coarse.mesh.select("distance_wall").u[:, 0] > 0.08
     x, y = coarse.mesh.pos[inner].numpy(), fine.mesh.pos.numpy()
