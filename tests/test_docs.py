@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cst_operator.errors import SolverError
+from cst_operator.solvers import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
@@ -60,6 +61,17 @@ def test_example_loops_learn(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         torch.manual_seed(0)
         errors.append(example["main"](epochs=epochs, samples=16))
     assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("name", ["poisson", "allen_cahn_periodic", "burgers_periodic", "lorenz96"])
+def test_pictures_of_solvers_are_made_by_code_and_small(name: str) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))
+    sample = SYSTEMS[name].sample(script["SEED"], script["INDEX"])
+    made = script["small_png"](script["draw"](name, sample))
+    shown = (script["FOLDER"] / f"{name}.png").read_bytes()
+    assert len(made) < 60_000
+    size = slice(16, 24)  # width and height in a PNG file; fonts and rounding move the rest
+    assert made[size] == shown[size]
 
 
 def test_a_program_that_writes_files_makes_a_data_set(
