@@ -1,4 +1,4 @@
-"""The results in README.md and docs/results.rst, made from benchmarks/results/*.json alone.
+"""The results in README.md and in docs, made from benchmarks/results/*.json alone.
 
 python -m benchmarks.pages
 """
@@ -13,6 +13,7 @@ from cst_operator._atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+COSTS, END_COSTS = ".. begin of the costs", ".. end of the costs"
 
 # Benchmark, what it shows, and the numbers that a reader wants first: (model, split, metric).
 HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
@@ -117,12 +118,37 @@ def results_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def costs_section() -> str:
+    """What a sample of every system costs as reStructuredText."""
+    record = records().get("solvers")
+    if record is None:
+        return "Not recorded yet; ``python -m benchmarks.solvers`` measures it."
+    costs: dict[str, dict[str, float]] = defaultdict(dict)
+    for r in record["rows"]:
+        if r["split"] == "sample":
+            costs[r["model"]][r["metric"]] = r["value"]
+    rows = "\n".join(
+        f'   "``{name}``", "{c["cpu_time_median"]:.2g}", "{c["cpu_time_max"]:.2g}", '
+        f'"{c["points"]:.0f}", "{c["frames"]:.0f}"'
+        for name, c in costs.items()
+        if "points" in c  # at least one was solved
+    )
+    return (
+        f"``{record['command']}`` on {record['machine']}:\n\n"
+        '.. csv-table::\n   :header: "system", "median [s]", "largest [s]", "points", "frames"\n\n'
+        f"{rows}"
+    )
+
+
+def _replace(path: Path, begin: str, end: str, text: str) -> None:
+    before, rest = path.read_text().split(begin)
+    write_atomically(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
 def main() -> None:
-    """Write both."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    write_atomically(readme, f"{before}{BEGIN}\n{readme_section()}\n{END}{after}")
+    """Write all of them."""
+    _replace(ROOT / "README.md", BEGIN, END, readme_section())
+    _replace(ROOT / "docs" / "solvers.rst", COSTS, END_COSTS, f"\n{costs_section()}\n")
     write_atomically(ROOT / "docs" / "results.rst", results_page())
 
 

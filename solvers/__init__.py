@@ -58,6 +58,7 @@ from cst_operator.solvers.spectral import (
 )
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
+from cst_operator.solvers.wakes import Wakes
 from cst_operator.solvers.wave import Wave, solve_wave
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "System",
     "TimeStep",
     "UnsteadyFlow",
+    "Wakes",
     "Wave",
     "diagonal_force",
     "disk",
@@ -140,7 +142,7 @@ SYSTEMS: dict[str, System] = {
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
-        *(NavierStokes(), NavierStokes.stokes()),
+        *(NavierStokes(), NavierStokes.stokes(), Wakes()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
         *(Lorenz96(), IntegralSpirals()),

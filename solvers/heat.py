@@ -46,6 +46,7 @@ from cst_operator.solvers.system import (
     INITIAL,
     DomainSampler,
     mesh_domain,
+    naming,
     sample_parameters,
     stream,
 )
@@ -198,10 +199,13 @@ class Heat:
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
         space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
-        system = semidiscrete(space, problem)
-        start = system.boundary_values.copy()
-        start[system.free] = factorize(system.stiffness).solve(system.load)
-        start[system.free] += smooth(system, space.load(q), self.smoothing)
         times = torch.linspace(0.0, self.final_time, self.num_frames, dtype=torch.float64)
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
-        return _trajectory(space, drawn.mesh, problem, system, start, times, self.dt, parameters)
+        with naming(seed, index):
+            system = semidiscrete(space, problem)
+            start = system.boundary_values.copy()
+            start[system.free] = factorize(system.stiffness).solve(system.load)
+            start[system.free] += smooth(system, space.load(q), self.smoothing)
+            return _trajectory(
+                space, drawn.mesh, problem, system, start, times, self.dt, parameters
+            )

@@ -26,6 +26,7 @@ from cst_operator.solvers.local_refinement import refine_near_holes
 from cst_operator.solvers.random_domains import RandomRectangle
 from cst_operator.solvers.system import (
     PARAMETERS,
+    MeshedDomain,
     mesh_domain,
     naming,
     sample_parameters,
@@ -182,6 +183,41 @@ def _check_balance(space: TaylorHood, flow: Array) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inflow:
+    """The profile :math:`4 y (1 - y) (1 + s (2 y - 1))`, y the height over that of the channel.
+
+    Args:
+        height: of the channel.
+        skew: s.
+    """
+
+    height: float
+    skew: float
+
+    def __call__(self, x: Array) -> Array:
+        """The profile everywhere, [n, 2] -> [n]."""
+        y = x[:, 1] / self.height
+        return np.asarray(4 * y * (1 - y) * (1 + self.skew * (2 * y - 1)))
+
+    def on_boundary(self, x: Array) -> Array:
+        """The velocity along the channel on its boundary: the profile on the left, else 0."""
+        return np.where(x[:, 0] < 1e-9 * self.height, self(x), 0.0)
+
+
+def channel_fields(
+    drawn: MeshedDomain, space: TaylorHood, inflow: Inflow, viscosity: float
+) -> PointField:
+    """Mesh of a channel with the channels :data:`CHANNEL_CHANNELS`."""
+    walls = sorted(set(drawn.geometry.parts) - {LEFT, RIGHT})
+    return static_fields(
+        drawn.mesh,
+        space.pressure,
+        dict(zip(CHANNEL_CHANNELS[:2], (inflow, viscosity), strict=True)),
+        dict(zip(CHANNEL_CHANNELS[2:], (walls, (LEFT,), (RIGHT,)), strict=True)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class NavierStokes:
     r"""Steady flow around random obstacles in a channel.
 
@@ -234,28 +270,16 @@ class NavierStokes:
         rng = stream(seed, index, drawn.attempt, PARAMETERS)
         viscosity = float(np.exp(rng.uniform(*np.log(self.viscosity))))
         skew = float(rng.uniform(-self.skew, self.skew))
-        height = self.domain.height
-
-        def profile(x: Array) -> Array:
-            y = x[:, 1] / height
-            return np.asarray(4 * y * (1 - y) * (1 + skew * (2 * y - 1)))
-
-        def inflow(x: Array) -> Array:
-            return np.where(x[:, 0] < 1e-9 * height, profile(x), 0.0)
-
+        inflow = Inflow(height=self.domain.height, skew=skew)
         space = taylor_hood(drawn.mesh, outflow=(RIGHT,), geometry=drawn.geometry)
         with naming(seed, index):
-            found = _solve(space, viscosity, (inflow, 0.0), self.density, (0.0, 0.0), 30)
+            found = _solve(
+                space, viscosity, (inflow.on_boundary, 0.0), self.density, (0.0, 0.0), 30
+            )
         values, gradient = space.nodal(found.flow)
-        walls = sorted(set(drawn.geometry.parts) - {LEFT, RIGHT})
         forces = {marker: found.forces[marker] for marker in drawn.geometry.markers[1:]}
         return Trajectory(
-            mesh=static_fields(
-                drawn.mesh,
-                space.pressure,
-                dict(zip(CHANNEL_CHANNELS[:2], (profile, viscosity), strict=True)),
-                dict(zip(CHANNEL_CHANNELS[2:], (walls, (LEFT,), (RIGHT,)), strict=True)),
-            ),
+            mesh=channel_fields(drawn, space, inflow, viscosity),
             times=torch.zeros(1, dtype=torch.float64),
             u=values[None],
             channels=FLOW_CHANNELS,

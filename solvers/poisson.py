@@ -39,11 +39,12 @@ from cst_operator.solvers.system import (
     G,
     MeshedDomain,
     mesh_domain,
+    naming,
     sample_parameters,
     stream,
 )
 
-__all__ = ["POISSON_CHANNELS", "Poisson", "poisson_inputs", "solve_poisson"]
+__all__ = ["POISSON_CHANNELS", "Diffusion", "Poisson", "poisson_inputs", "solve_poisson"]
 
 Array = NDArray[np.float64]
 
@@ -259,7 +260,8 @@ class Poisson:
         neumann = draw_neumann(drawn, self.neumann, seed, index)
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
         space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
-        u = _solve(space, problem)
+        with naming(seed, index):
+            u = _solve(space, problem)
         return Trajectory(
             mesh=diffusion_inputs(drawn.mesh, space, problem),
             times=torch.zeros(1, dtype=torch.float64),

@@ -83,6 +83,7 @@ class RandomRectangle:
         num_holes: smallest and largest number of holes.
         hole_radius: smallest and largest half axis.
         gap: least distance between two holes and between a hole and a side.
+        outlet: length before the right side in which no hole has its centre.
     """
 
     width: float = 1.0
@@ -90,9 +91,12 @@ class RandomRectangle:
     num_holes: tuple[int, int] = (1, 3)
     hole_radius: tuple[float, float] = (0.06, 0.12)
     gap: float = 0.08
+    outlet: float = 0.0
 
     def __post_init__(self) -> None:
         _check_holes(self.num_holes, self.hole_radius)
+        if not 0 <= self.outlet < self.width:
+            raise InputError(f"outlet is {self.outlet}; expected 0 to the width, {self.width}")
 
     def sample(self, rng: np.random.Generator) -> Geometry:
         """Draw a geometry.
@@ -101,7 +105,7 @@ class RandomRectangle:
             SolverError: if a hole finds no place in 300 trials.
         """
         outer = rectangle(self.width, self.height).loops[0]
-        holes = _ellipses(outer, rng, self.num_holes, self.hole_radius, self.gap)
+        holes = _ellipses(outer, rng, self.num_holes, self.hole_radius, self.gap, self.outlet)
         return rectangle(self.width, self.height, holes=holes, sides=True)
 
 
@@ -118,10 +122,12 @@ def _ellipses(
     num_holes: tuple[int, int],
     hole_radius: tuple[float, float],
     gap: float,
+    outlet: float = 0.0,
 ) -> list[Array]:
     geometry = Geometry((outer,))
     holes: list[Array] = []
     low, high = outer.min(axis=0), outer.max(axis=0)
+    high[0] -= outlet
     for number in range(int(rng.integers(num_holes[0], num_holes[1] + 1))):
         major = rng.uniform(*hole_radius)
         minor = major * rng.uniform(0.7, 1.0)

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 
 _TOLERANCE = 1e-9  # of the linear systems, relative to their right side
 _KRYLOV = 15
+_GROWTH = 100.0  # of the speed, which narrow gaps raise too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +81,43 @@ def solve_unsteady_navier_stokes(
     Raises:
         MeshError: if the mesh cannot carry the problem.
         InputError: if times, step or a coefficient do not fit.
-        SolverError: if the flow is not finite: the time step is too large for it.
+        SolverError: if the flow diverges, which is when it is faster than 100 times what the
+            initial and given velocities and the force account for: the time step or the mesh is
+            too coarse for it.
     """
     if not viscosity > 0:
         raise InputError(f"viscosity is {viscosity}; expected a positive number")
+    space = taylor_hood(mesh, outflow=outflow, geometry=geometry)
+    return advance(
+        space,
+        mesh,
+        initial,
+        times,
+        dt=dt,
+        viscosity=viscosity,
+        velocity=velocity,
+        body=body,
+        growth=_GROWTH,
+    )
+
+
+def advance(
+    space: TaylorHood,
+    mesh: PointField,
+    initial: VectorCoefficient,
+    times: torch.Tensor,
+    *,
+    dt: float,
+    viscosity: float,
+    velocity: Callable[[float], VectorCoefficient],
+    body: VectorCoefficient,
+    growth: float,
+) -> UnsteadyFlow:
+    """:func:`solve_unsteady_navier_stokes` where the mesh is already discretized.
+
+    A flow that is faster than ``growth`` times what the initial value, the boundary and the force
+    account for diverges.
+    """
     t = frame_times(times, dt)
     steps = set(even_steps(t, dt))
     if len(steps) != 1:
@@ -92,7 +126,6 @@ def solve_unsteady_navier_stokes(
             "times"
         )
     count, step = steps.pop()
-    space = taylor_hood(mesh, outflow=outflow, geometry=geometry)
     stepper = _Stepper(space, viscosity, space.load(body), step)
     size = 2 * space.velocity.basis.N
     before = now = np.concatenate(
@@ -101,12 +134,17 @@ def solve_unsteady_navier_stokes(
     walls = sorted(set(space.velocity.markers.tolist()) - set(space.outflow))
     forces: dict[int, list[tuple[float, float]]] = {marker: [] for marker in walls}
     frames = [now]
+    known = float(np.abs(now).max())
+    pull = max(float(np.abs(space.velocity.at_dofs(f)).max()) for f in body)
     for number in range(1, count * (len(t) - 1) + 1):
         given = space.given(velocity(t[0] + number * step))
         after, residual = stepper.advance(before, now, given, first=number == 1)
-        if not np.isfinite(after).all():
+        known = max(known, float(np.abs(given[:size]).max()))
+        speed = float(np.abs(after[:size]).max())
+        if not speed <= growth * (known + pull * number * step) or not np.isfinite(after).all():
             raise SolverError(
-                f"the flow is not finite after {number} steps of {step:g}; use a smaller dt"
+                f"the flow diverges: after {number} steps of {step:g} its speed is {speed:.1e}, "
+                f"of given velocities of {known:.1e}; use a smaller dt or a finer mesh"
             )
         before, now = now, after
         for marker in walls:

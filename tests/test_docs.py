@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cst_operator.errors import SolverError
+from cst_operator.solvers import SYSTEMS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -58,6 +61,43 @@ def test_example_loops_learn(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         torch.manual_seed(0)
         errors.append(example["main"](epochs=epochs, samples=16))
     assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("name", ["poisson", "allen_cahn_periodic", "burgers_periodic", "lorenz96"])
+def test_pictures_of_solvers_are_made_by_code_and_small(name: str) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))
+    sample = SYSTEMS[name].sample(script["SEED"], script["INDEX"])
+    made = script["small_png"](script["draw"](name, sample))
+    shown = (script["FOLDER"] / f"{name}.png").read_bytes()
+    assert len(made) < 60_000
+    size = slice(16, 24)  # width and height in a PNG file; fonts and rounding move the rest
+    assert made[size] == shown[size]
+
+
+def test_a_program_that_writes_files_makes_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = runpy.run_path(str(ROOT / "docs" / "examples" / "own_solver.py"))
+    found = example["main"](samples=3, out=str(tmp_path / "set"), workers=1)
+    assert found.indices == (0, 2)
+    assert [f["reason"] for f in found.manifest["failures"]] == [
+        "sample 1 of seed 0: the membrane tears"
+    ]
+    membrane = example["Membrane"](load=(1.0, 12.0))
+    assert torch.equal(found[1].u, membrane.sample(0, 2).u)
+    coarse, fine = (membrane.sample(0, 2, refine=r) for r in (0, 1))
+    assert (coarse.mesh.num_points, fine.mesh.num_points) == (17**2, 33**2)
+    # the same membrane; the trapezoidal rule is of order two in an edge of 1/16
+    integrals = [float(s.mesh.weights @ s.u[0, :, 0]) for s in (coarse, fine)]
+    assert integrals[0] == pytest.approx(integrals[1], rel=1e-2)
+
+    with pytest.raises(SolverError, match="sample 2 of seed 0: .* timed out"):
+        example["Membrane"](timeout=1e-3).sample(0, 2)
+    silent = tmp_path / "silent.py"
+    silent.write_text("")
+    monkeypatch.setitem(membrane.sample.__globals__, "PROGRAM", silent)
+    with pytest.raises(SolverError, match="sample 2 of seed 0: .*result.vtu"):
+        membrane.sample(0, 2)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,8 +1,20 @@
-"""A figure in README or on the results page that no results file backs is a defect."""
+"""A figure in README or in the documentation that no results file backs is a defect."""
 
 from pathlib import Path
 
-from benchmarks.pages import BEGIN, END, readme_section, results_page
+import pytest
+
+from benchmarks import pages
+from benchmarks.pages import (
+    BEGIN,
+    COSTS,
+    END,
+    END_COSTS,
+    costs_section,
+    readme_section,
+    results_page,
+)
+from cst_operator.solvers import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,3 +26,32 @@ def test_readme_shows_what_was_recorded() -> None:
 
 def test_results_page_shows_what_was_recorded() -> None:
     assert (ROOT / "docs" / "results.rst").read_text() == results_page()
+
+
+def test_the_page_of_the_solvers_shows_the_recorded_costs() -> None:
+    shown = (ROOT / "docs" / "solvers.rst").read_text().split(COSTS)[1].split(END_COSTS)[0]
+    assert shown.strip() == costs_section().strip()
+
+
+def test_costs_are_those_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"cpu_time_median": 0.05, "cpu_time_max": 0.0632, "points": 280.4, "frames": 1.0}
+    rows = [
+        {"model": "poisson", "split": "sample", "metric": m, "value": v}
+        for m, v in measured.items()
+    ]
+    rows.append({"model": "heat", "split": "sample", "metric": "failures", "value": 3.0})
+    rows.append({"model": "poisson", "split": "8 samples", "metric": "time", "value": 9.0})
+    record = {"rows": rows, "command": "python", "machine": "abacus"}
+    monkeypatch.setattr(pages, "records", lambda: {"solvers": record})
+    lines = costs_section().splitlines()
+    assert lines[0] == "``python`` on abacus:"
+    assert lines[-2:] == ["", '   "``poisson``", "0.05", "0.063", "280", "1"']
+
+
+def test_every_system_has_its_place_and_its_picture_on_the_page_of_the_solvers() -> None:
+    page = (ROOT / "docs" / "solvers.rst").read_text().splitlines()
+    for name in SYSTEMS:
+        assert page[page.index(name) + 1] == "~" * len(name), name
+        assert f".. image:: pictures/solvers/{name}.png" in page
+    drawn = {path.stem for path in (ROOT / "docs" / "pictures" / "solvers").iterdir()}
+    assert drawn == set(SYSTEMS)

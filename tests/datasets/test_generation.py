@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,20 @@ from cst_operator.datasets import generation as generation_module
 from cst_operator.datasets.generation import describe
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.solvers import GaussianField, Heat, Poisson, System, rectangle
+from cst_operator.solvers import (
+    CheckedStep,
+    FixedStep,
+    GaussianField,
+    Geometry,
+    Heat,
+    KortewegDeVries,
+    NavierStokes,
+    Poisson,
+    System,
+    Wakes,
+    disk,
+    rectangle,
+)
 
 _COARSE = Poisson(h=0.1)
 
@@ -70,6 +84,50 @@ def test_a_failed_sample_is_recorded_and_the_others_are_made(tmp_path):
     # 5 samples at the first draw, 2 given up after 3
     assert manifest["draws"] == 11
     assert manifest["rejection_rate"] == pytest.approx(6 / 11)
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Two holes, of which some nearly touch."""
+
+    def sample(self, rng: np.random.Generator) -> Geometry:
+        gap = rng.choice([1e-4, 0.2])
+        holes = [disk(0.15, (0.5 + side * (0.15 + gap / 2), 0.5)).loops[0] for side in (-1, 1)]
+        return rectangle(holes=holes)
+
+
+@pytest.mark.parametrize(
+    "system, reason",
+    [
+        (Poisson(h=0.1, domain=_Gap()), " could not be meshed in 3 attempts: .* use a smaller h"),
+        (NavierStokes(h=0.2, near=0.01, viscosity=(1e-4, 0.1)), ": the flow did not converge"),
+        (
+            Wakes(h=0.2, near=(), viscosity=(1e-6, 0.01), dt=0.1, final_time=10.0, num_frames=2),
+            ": the flow diverges: after",
+        ),
+        (
+            KortewegDeVries(final_time=2.0, num_frames=3, step=CheckedStep(dt=0.1, max_halvings=3)),
+            ": with steps of 0.0125, the estimated error .* above the tolerance",
+        ),
+        (
+            KortewegDeVries(num_points=64, final_time=2.0, num_frames=3, step=FixedStep(0.1)),
+            " is not resolved by 64 points",
+        ),
+    ],
+    ids=["mesh", "Newton", "divergence", "time step", "resolution"],
+)
+def test_what_solvers_refuse_is_recorded_with_its_seed_and_the_others_are_made(
+    tmp_path, system, reason
+):
+    dataset = generate(system, 8, seed=5, out=tmp_path, progress=False)
+    failures = read_manifest(tmp_path)["failures"]
+    refused = [failure["index"] for failure in failures]
+    assert refused and len(dataset)
+    assert sorted([*refused, *dataset.indices]) == list(range(8))
+    for failure in failures:
+        assert failure["seed"] == 5
+        assert re.match(f"sample {failure['index']} of seed 5{reason}", failure["reason"])
+    dataset.verify()
 
 
 def test_a_set_without_any_solution_is_an_error(tmp_path):

@@ -116,6 +116,15 @@ def test_sides_must_fit_the_loop():
         Geometry(rectangle().loops, sides=(1, 2, 3))
 
 
+def test_no_hole_has_its_centre_before_the_outlet():
+    domain = RandomRectangle(width=3.0, num_holes=(2, 2), outlet=1.5)
+    for seed in range(20):
+        holes = domain.sample(np.random.default_rng(seed)).loops[1:]
+        assert all((hole.min(axis=0) + hole.max(axis=0))[0] / 2 < 1.5 for hole in holes)
+    with pytest.raises(InputError, match="expected 0 to the width"):
+        RandomRectangle(outlet=1.0)
+
+
 def test_random_rectangles_keep_their_gaps_and_markers():
     domain = RandomRectangle(width=2.0, num_holes=(3, 3))
     geometry = domain.sample(np.random.default_rng(1))

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -5,7 +6,16 @@ import pytest
 import torch
 
 from cst_operator.errors import SolverError
-from cst_operator.solvers import SYSTEMS, FixedDomain, Poisson, RandomDomain, disk
+from cst_operator.solvers import (
+    SYSTEMS,
+    Constant,
+    FixedDomain,
+    Heat,
+    Poisson,
+    RandomDomain,
+    Wave,
+    disk,
+)
 
 
 @dataclass
@@ -38,6 +48,23 @@ def test_refinement_keeps_the_attempt():
 def test_three_rejected_draws_are_an_error_that_names_seed_and_index():
     with pytest.raises(SolverError, match="sample 4 of seed 9 .* 3 attempts: out of luck"):
         Poisson(domain=_Unlucky(3)).sample(9, 4)
+
+
+@pytest.mark.parametrize("make", [Poisson, Heat, Wave])
+def test_a_solution_that_is_not_finite_is_an_error_that_names_seed_and_index(make):
+    system = make(h=0.15, a=Constant(1e-300), f=Constant(1e300))
+    with pytest.raises(SolverError, match="sample 4 of seed 9: the solution is not finite"):
+        system.sample(9, 4)
+
+
+@pytest.mark.parametrize("make", [Poisson, Heat, Wave])
+def test_a_matrix_that_is_singular_is_an_error_that_names_seed_and_index(make, monkeypatch):
+    def singular(matrix):
+        raise SolverError("the matrix is singular")
+
+    monkeypatch.setattr(sys.modules[make.__module__], "factorize", singular)
+    with pytest.raises(SolverError, match="sample 4 of seed 9: the matrix is singular"):
+        make(h=0.15).sample(9, 4)
 
 
 def test_a_fixed_domain_has_other_coefficients_and_meshes_each_time():
