@@ -23,7 +23,7 @@ __all__ = [
     "make_flow",
 ]
 
-AnyLaplacian = TypeVar("AnyLaplacian", bound=Laplacian)
+_AnyLaplacian = TypeVar("_AnyLaplacian", bound=Laplacian)
 
 # Largest implicit step, in explicit ones: single precision still keeps the mean to four digits.
 _IMPLICIT = 100.0
@@ -93,20 +93,20 @@ class ExplicitFlow(Flow, ABC):
             change: the Laplacian of its value over the Laplacian's bound, [B, N, c].
         """
 
-    def operator(self, laplacian: AnyLaplacian) -> AnyLaplacian:
+    def _operator(self, laplacian: _AnyLaplacian) -> _AnyLaplacian:
         """The Laplacian that drives the flow."""
         return laplacian
 
     def forward(self, v: Tensor, laplacian: Laplacian) -> Tensor:
         """All steps."""
-        operator, state = self.operator(laplacian), FlowState(v)
+        operator, state = self._operator(laplacian), FlowState(v)
         for k in range(self.steps):
             state = self._advance(k, state, operator, operator.apply(state.value))
         return state.value
 
     def states(self, v: Tensor, laplacian: Laplacian) -> list[Tensor]:
         """Values before every step."""
-        operator, state, states = self.operator(laplacian), FlowState(v), [v]
+        operator, state, states = self._operator(laplacian), FlowState(v), [v]
         for k in range(self.steps - 1):
             state = self._advance(k, state, operator, operator.apply(state.value))
             states.append(state.value)
@@ -114,7 +114,7 @@ class ExplicitFlow(Flow, ABC):
 
     def read(self, v: Tensor, laplacian: PointLaplacian, states: list[Tensor]) -> Tensor:
         """All steps, with the Laplacians of the points' values."""
-        operator, state = self.operator(laplacian), FlowState(v)
+        operator, state = self._operator(laplacian), FlowState(v)
         for k, points in enumerate(states):
             state = self._advance(k, state, operator, operator.apply(points, state.value))
         return state.value
@@ -165,7 +165,7 @@ class AdvectionDiffusion(ExplicitFlow):
         part = drift / (1 - drift**2) ** 0.5 / dim**0.5
         self.slope = nn.Parameter(torch.full((groups, dim), part))
 
-    def operator(self, laplacian: AnyLaplacian) -> AnyLaplacian:
+    def _operator(self, laplacian: _AnyLaplacian) -> _AnyLaplacian:
         """With the drift."""
         length = self.slope.square().sum(-1, keepdim=True)
         return laplacian.drifting(self.slope * torch.rsqrt(1 + length))
