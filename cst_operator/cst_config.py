@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cst_operator.errors import ConfigError
-from cst_operator.nn import ATTENTION
+from cst_operator.nn import ATTENTION, FLOWS, LINEAR_FLOWS
 
 __all__ = ["ARCHITECTURES", "Architecture", "CSTConfig"]
 
@@ -53,13 +53,31 @@ class Architecture:
     """Layers that queries go through, the last ones; all if 0. Fewer make many queries cheap."""
     recompute: bool = False
     """Compute layers again in the backward pass instead of keeping them: memory for time."""
+    flow: str = "none"
+    """Equation by which attention or tokens flow over the points in pseudo-time, "none" or a key of
+    :data:`~cst_operator.nn.flows.FLOWS`. With anchors, it acts among them."""
+    flow_of: Literal["attention", "hidden"] = "attention"
+    """What flows: the attention (the paper; full attention and linear flows), or the tokens after
+    every layer (its code)."""
+    flow_steps: int = 1
+    """Steps of the flow in every layer."""
+    flow_radius: float = 0.15
+    """Radius of the Laplacian: how far a step goes."""
     noise: float = 0.0
     """Standard deviation of the noise on source samples in training, at unit scale."""
     coordinate_noise: float = 0.0
     """Standard deviation of the noise on coordinates in training, at unit scale."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "hidden", "sites", "interpolant_points"):
+        for name in (
+            "width",
+            "depth",
+            "heads",
+            "hidden",
+            "sites",
+            "interpolant_points",
+            "flow_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.form not in ("operator", "joint"):
@@ -84,13 +102,38 @@ class Architecture:
             raise ConfigError(
                 f"width {self.width} is not a multiple of heads {self.heads}; change one of them"
             )
-        for name in ("fourier_scale", "max_turns", "interpolant_radius", "radii"):
+        for name in ("fourier_scale", "max_turns", "interpolant_radius", "radii", "flow_radius"):
             value = getattr(self, name)
             if min(value if isinstance(value, tuple) else (value,)) <= 0:
                 raise ConfigError(f"{name} is {value}; expected a positive number")
         for name in ("noise", "coordinate_noise"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected zero or more")
+        self._check_flow()
+
+    def _check_flow(self) -> None:
+        if self.flow not in ("none", *FLOWS):
+            raise ConfigError(f"flow is {self.flow!r}; expected none, {', '.join(FLOWS)}")
+        if self.flow_of not in ("attention", "hidden"):
+            raise ConfigError(f"flow_of is {self.flow_of!r}; expected 'attention' or 'hidden'")
+        if self.flow == "none" or self.flow_of == "hidden":
+            return
+        remedy = 'choose flow_of="hidden"'
+        if self.flow not in LINEAR_FLOWS:
+            raise ConfigError(
+                f"flow {self.flow!r} of the attention is not linear and would need the whole "
+                f"matrix; {remedy} or one of {', '.join(LINEAR_FLOWS)}"
+            )
+        if set(self.attention) != {"full"}:
+            raise ConfigError(
+                f"attention lists {', '.join(self.attention)}; a flow of the attention acts on the "
+                f"kind 'full' alone, so {remedy}"
+            )
+        if self.anchors and self.depth == 1:
+            raise ConfigError(
+                "depth is 1 with anchors, where no layer reads anchors and no attention flows; "
+                f"expected at least 2, or {remedy}"
+            )
 
     def build(
         self, *, dim: int, in_names: tuple[str, ...], out_names: tuple[str, ...], transient: bool

@@ -1,6 +1,7 @@
 """The Continuous Spatiotemporal Transformer as a neural operator on point sets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -15,12 +16,18 @@ from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.errors import FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.nn import (
+    Attention,
     Block,
+    FlowingAttention,
     FourierFeatures,
+    HiddenFlow,
+    PointLaplacian,
+    QuadratureAttention,
     SmoothInterpolant,
     TokenNorm,
     choose_anchors,
     make_attention,
+    make_flow,
 )
 from cst_operator.normalization import Normalization
 
@@ -68,22 +75,7 @@ class CSTOperator(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.width)
         )
-        self.blocks = nn.ModuleList(
-            Block(
-                make_attention(
-                    config.attention[layer % len(config.attention)],
-                    config.width,
-                    config.heads,
-                    dim=config.coordinates,
-                    count=config.sites,
-                    max_turns=config.max_turns,
-                    radii=config.radii,
-                ),
-                width=config.width,
-                hidden=config.hidden,
-            )
-            for layer in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(_layers(config))
         self.read_out = nn.Sequential(
             TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
         )
@@ -138,7 +130,7 @@ class CSTOperator(nn.Module):
             h = torch.cat([h, self._embed(dummies, places)], dim=1)
             at = torch.cat([s, places], dim=1)
             measure = torch.cat([log_weights, share], dim=1)
-        blocks = cast(Sequence[Block], self.blocks)
+        blocks = cast(Sequence[Block | HiddenFlow], self.blocks)
         memories = [blocks[0].memory(h, at, measure)]
         if self.config.anchors:
             offset = torch.rand(len(at), device=at.device) if self.training else 0.5
@@ -147,12 +139,13 @@ class CSTOperator(nn.Module):
         for block, after in pairwise(blocks):
             h = self._update(block, h, at, memories[-1])
             memories.append(after.memory(h, at, measure))
-        return Encoded(samples, memories[-(self.config.query_depth or len(memories)) :])
+        read = self.config.query_depth * (len(blocks) // self.config.depth)
+        return Encoded(samples, memories[-(read or len(memories)) :])
 
     def decode(self, encoded: Encoded, s: Tensor) -> Tensor:
         """Evaluate an encoded source at unit-scale coordinates, [B, M, D] -> [B, M, c]."""
         h = self._embed(self.interpolant(s, *encoded.samples), s)
-        blocks = cast(Sequence[Block], self.blocks)[-len(encoded.memories) :]
+        blocks = cast(Sequence[Block | HiddenFlow], self.blocks)[-len(encoded.memories) :]
         for block, memory in zip(blocks, encoded.memories, strict=True):
             h = self._update(block, h, s, memory)
         out: Tensor = self.read_out(h)
@@ -254,7 +247,7 @@ class CSTOperator(nn.Module):
         index, share = choose_anchors(s, log_weights, self.config.interpolant_points)
         return _take(s, index), _take(values, index), share
 
-    def _update(self, block: Block, h: Tensor, at: Tensor, memory: Any) -> Tensor:
+    def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:
         # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
         forward_mode = torch._C._functorch.maybe_current_level() is not None
         if self.config.recompute and torch.is_grad_enabled() and not forward_mode:
@@ -285,6 +278,36 @@ class CSTOperator(nn.Module):
                 "the source has no quadrature weights; "
                 "set them with cst_operator.with_weights(field)"
             )
+
+
+def _layers(config: CSTConfig) -> Iterator[Block | HiddenFlow]:
+    """Blocks, each followed by a flow of the tokens if there is one."""
+    for layer in range(config.depth):
+        attention = make_attention(
+            config.attention[layer % len(config.attention)],
+            config.width,
+            config.heads,
+            dim=config.coordinates,
+            count=config.sites,
+            max_turns=config.max_turns,
+            radii=config.radii,
+        )
+        # Before the anchors are chosen, a flow would cost the square of the number of points.
+        if config.flow_of == "attention" and not (config.anchors and layer == 0):
+            attention = _flowing(config, attention)
+        yield Block(attention, width=config.width, hidden=config.hidden)
+        if config.flow != "none" and config.flow_of == "hidden":
+            flow = make_flow(config.flow, steps=config.flow_steps, groups=1, dim=config.coordinates)
+            yield HiddenFlow(flow, config.flow_radius)
+
+
+def _flowing(config: CSTConfig, attention: Attention) -> Attention:
+    if config.flow == "none" or not isinstance(attention, QuadratureAttention):
+        return attention
+    flow = make_flow(
+        config.flow, steps=config.flow_steps, groups=config.heads, dim=config.coordinates
+    )
+    return FlowingAttention(attention, flow, partial(PointLaplacian, radius=config.flow_radius))
 
 
 def _listed(names: Sequence[str]) -> str:

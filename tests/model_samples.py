@@ -7,7 +7,7 @@ from torch_geometric.data import Batch
 from cst_operator.cst_config import CSTConfig
 from cst_operator.fields import Example, PointField
 from cst_operator.model import CSTOperator
-from cst_operator.nn import ATTENTION
+from cst_operator.nn import ATTENTION, FLOWS
 
 __all__ = ["KINDS", "joined", "known_field", "queries_in", "tiny_model"]
 
@@ -17,6 +17,20 @@ KINDS: dict[str, dict[str, object]] = {
     "anchors": {"anchors": 12},
     **{kind: {"attention": (kind,), "sites": 9} for kind in ATTENTION if kind != "full"},
     "thin": {"anchors": 12, "interpolant_points": 14, "query_depth": 1},
+    "wave": {"flow": "wave", "flow_steps": 3, "flow_radius": 0.3},
+    "implicit": {"flow": "implicit_diffusion", "flow_radius": 0.3},
+    "advection": {"flow": "advection_diffusion", "flow_steps": 2, "flow_radius": 0.3},
+    **{
+        f"hidden_{flow}": {
+            "flow": flow,
+            "flow_of": "hidden",
+            "flow_steps": 2,
+            "flow_radius": 0.3,
+        }
+        for flow in FLOWS
+        if flow != "diffusion"
+    },
+    "flowing_anchors": {"anchors": 12, "flow": "diffusion", "flow_radius": 0.3},
     "mixed": {"attention": ("full", "kernel"), "depth": 3, "anchors": 12},
 }
 """Settings of models of every kind, for what must hold for all of them."""

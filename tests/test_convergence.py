@@ -13,8 +13,12 @@ from tests.model_samples import KINDS, queries_in, tiny_model
 
 # Anchors and landmarks are points of the mesh: what depends on them is of first order at best, in
 # jumps; the others have the order of the lumped weights.
-CHOSEN = ("anchors", "nystrom", "thin", "mixed")
-SMOOTH = [kind for kind in KINDS if kind not in (*CHOSEN, "joint")]
+CHOSEN = ("anchors", "nystrom", "thin", "mixed", "flowing_anchors")
+# Their dense systems cost the cube of the number of points: one level less.
+DENSE = ("implicit", "hidden_implicit_diffusion")
+# All flows have one Laplacian: one of the attention and one of tokens stand for the others.
+ALIKE = ("advection", "hidden_advection_diffusion", "hidden_wave")
+SMOOTH = [kind for kind in KINDS if kind not in (*CHOSEN, *DENSE, *ALIKE, "joint")]
 
 
 def _refined(pos: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,6 +65,16 @@ def test_the_answer_converges_with_the_order_of_the_weights(kind, grading, seed,
     order = math.log2(changes[-3] / changes[-1]) / 2
     assert order > 1.7
     assert changes[-1] < 1e-2 * answers[-1].norm()
+
+
+@pytest.mark.parametrize("grading", [1.0, 2.0])
+@pytest.mark.parametrize("kind", DENSE)
+def test_the_answer_of_dense_systems_converges_alike(kind, grading, seed, generator):
+    fields, queries = _meshes(grading, generator, levels=4), queries_in(generator, 20)
+    answers = _answers(kind, seed, fields, queries)
+    changes = [(b - a).norm() for a, b in zip(answers, answers[1:], strict=False)]
+    assert math.log2(changes[-3] / changes[-1]) / 2 > 1.7
+    assert changes[-1] < 3e-2 * answers[-1].norm()
 
 
 @pytest.mark.parametrize("kind", CHOSEN)

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.encodings import RotaryCoordinates
 
-__all__ = ["Attention", "Memory", "QuadratureAttention", "join_heads", "split_heads"]
+__all__ = ["Attention", "Memory", "QuadratureAttention", "attend", "join_heads", "split_heads"]
 
 
 class Attention(nn.Module, ABC):
@@ -123,8 +123,16 @@ class QuadratureAttention(Attention):
 
 
 def attend(query: Tensor, memory: Memory) -> Tensor:
-    """Softmax of the scores times the values, [B, h, M, k]."""
-    return scaled_dot_product_attention(query, memory.key, memory.value, scale=1.0)
+    """Softmax of the scores times the values, [B, h, M, k].
+
+    Always in the precision of the scores: their place channels are differences of large numbers,
+    of which half precision leaves nothing.
+    """
+    value = memory.value.to(query)
+    if torch.is_autocast_enabled(query.device.type):
+        with torch.autocast(query.device.type, enabled=False):
+            return scaled_dot_product_attention(query, memory.key, value, scale=1.0)
+    return scaled_dot_product_attention(query, memory.key, value, scale=1.0)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
+
+from cst_operator.nn.attention import Memory, attend
 
 __all__ = ["SmoothInterpolant"]
 
@@ -52,15 +54,14 @@ class SmoothInterpolant(nn.Module):
         # The score of query and sample is an inner product, so a fused kernel takes the averages.
         measure = log_weights.to(s) - s.square().sum(-1) / 2
         key = torch.cat([s, measure[..., None]], dim=-1)
-        wanted = torch.cat([s, values, products], dim=-1)
-        alike = wanted.shape[-1] - key.shape[-1]
-        one = torch.ones_like(x[..., :1])
-        moments = scaled_dot_product_attention(
-            pad(torch.cat([x, one], dim=-1), (0, alike))[:, None],
-            pad(key, (0, alike))[:, None],
-            wanted[:, None],
-            scale=1.0,
-        )[:, 0]
+        wanted = torch.cat([s, values.to(s), products], dim=-1)
+        size = wanted.shape[-1]
+        wide = -(-size // 8) * 8  # what fused kernels ask for on a GPU
+        query, key, wanted = (
+            pad(part, (0, wide - part.shape[-1]))[:, None]
+            for part in (torch.cat([x, torch.ones_like(x[..., :1])], dim=-1), key, wanted)
+        )
+        moments = attend(query, Memory(key, wanted))[:, 0, :, :size]
         place, mean, second = moments.split([dim, channels, dim * (dim + channels)], dim=-1)
         first = torch.cat([place, mean], dim=-1)
         second = second.unflatten(-1, (dim, dim + channels))
