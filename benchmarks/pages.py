@@ -47,11 +47,11 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "scaling": (
         "Forward and backward pass of a sample of 65,536 points, asked at as many others; CST with "
         "a million parameters, 256 anchors and queries through the last layer, FNO on a grid of as "
-        "many points, GINO on the same points. CPU seconds and MB; *slope*: of the logarithms of "
-        "time and points over all sizes.",
+        "many points. CPU seconds and MB; *slope*: of the logarithms of time and points over all "
+        "sizes.",
         [
             (model, split, metric)
-            for model in ("cst", "fno", "gino")
+            for model in ("cst", "fno")
             for split, metric in (
                 ("65536", "forward_backward"),
                 ("65536", "memory"),
