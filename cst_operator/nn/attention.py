@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from cst_operator.nn.encodings import RotaryCoordinates
+from cst_operator.nn.encodings import RotaryCoordinates, full_precision
 
 __all__ = ["Attention", "Memory", "QuadratureAttention", "attend", "join_heads", "split_heads"]
 
@@ -101,14 +101,16 @@ class QuadratureAttention(Attention):
 
     def keys(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Tensor:
         """Keys whose inner products with queries are the scores and log-weights, [B, h, N, k]."""
-        key = self.rotary(split_heads(self.key(h), self.heads), coordinates)
+        key = split_heads(self.key(h), self.heads).to(coordinates)
+        key = self.rotary(key, coordinates)
         place = self._scaled(coordinates, key)
         measure = log_weights.to(key)[:, None] - place.square().sum(-1) / 2
         return self._pad(torch.cat([key, place, measure[..., None]], dim=-1))
 
     def queries(self, h: Tensor, coordinates: Tensor) -> Tensor:
         """Queries to these keys, [B, h, M, k]."""
-        query = self.rotary(split_heads(self.query(h), self.heads), coordinates)
+        query = split_heads(self.query(h), self.heads).to(coordinates)
+        query = self.rotary(query, coordinates)
         query = query / math.sqrt(self.turning)
         place = self._scaled(coordinates, query)
         return self._pad(torch.cat([query, place, torch.ones_like(query[..., :1])], dim=-1))
@@ -128,11 +130,10 @@ def attend(query: Tensor, memory: Memory) -> Tensor:
     Always in the precision of the scores: their place channels are differences of large numbers,
     of which half precision leaves nothing.
     """
-    value = memory.value.to(query)
-    if torch.is_autocast_enabled(query.device.type):
-        with torch.autocast(query.device.type, enabled=False):
-            return scaled_dot_product_attention(query, memory.key, value, scale=1.0)
-    return scaled_dot_product_attention(query, memory.key, value, scale=1.0)
+    with full_precision(query):
+        return scaled_dot_product_attention(
+            query, memory.key.to(query), memory.value.to(query), scale=1.0
+        )
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -1,11 +1,19 @@
 """Encodings of continuous coordinates."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FourierFeatures", "RotaryCoordinates"]
+__all__ = ["FourierFeatures", "RotaryCoordinates", "full_precision"]
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[None]:
+    """Within it no autocast: for places and scores, differences of large numbers."""
+    if torch.is_autocast_enabled(like.device.type):
+        return torch.autocast(like.device.type, enabled=False)
+    return nullcontext()  # nothing for a compiler to trace
 
 
 class FourierFeatures(nn.Module):
@@ -29,7 +37,8 @@ class FourierFeatures(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """[..., D] -> [..., features]."""
-        angle = 2 * math.pi * coordinates @ self.frequencies
+        with full_precision(coordinates):
+            angle = 2 * math.pi * coordinates @ self.frequencies
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
@@ -59,7 +68,8 @@ class RotaryCoordinates(nn.Module):
 
     def forward(self, x: Tensor, coordinates: Tensor) -> Tensor:
         """Turn ``x`` [B, h, N, width] at ``coordinates`` [B, N, D]."""
-        angle = torch.einsum("bnd,hpd->bhnp", coordinates, self.frequencies)
+        with full_precision(coordinates):
+            angle = torch.einsum("bnd,hpd->bhnp", coordinates, self.frequencies)
         cos, sin = angle.cos(), angle.sin()
         even, odd = x.chunk(2, dim=-1)
         return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
