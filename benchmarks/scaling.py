@@ -110,7 +110,7 @@ def measure(name: str, n: int) -> dict[str, float]:
         "parameters": float(sum(p.numel() for p in model.parameters())),
         "forward": forward,
         "forward_backward": both,
-        "memory": _peak() - before if _peak() > before else 0.0,
+        "memory": _peak() - before,
     }
 
 

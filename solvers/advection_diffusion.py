@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from skfem import BilinearForm, FacetBasis
 
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.element_matrices import ElementFunctions
 from cst_operator.solvers.finite_elements import (
@@ -39,7 +39,10 @@ from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianF
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
     check_trace,
+    everywhere,
     frame_times,
+    rate_of_change,
+    scalar_trajectory,
     semidiscrete,
     smooth,
     tr_bdf2,
@@ -205,28 +208,11 @@ def _trajectory(
 ) -> Trajectory:
     t = frame_times(times, dt)
     inner = tr_bdf2(transport, start[transport.free], t, dt, factorize_unsymmetric)
-    u = np.tile(transport.boundary_values, (len(t), 1))
-    u[:, transport.free] = inner
-    rate = np.zeros_like(u)
-    right = transport.load[:, None] - transport.stiffness @ inner.T
-    rate[:, transport.free] = factorize_unsymmetric(transport.mass).solve(right).T
-    if not (np.isfinite(u).all() and np.isfinite(rate).all()):
-        raise SolverError("the solution is not finite")
+    u, rate = everywhere(transport, inner, rate_of_change(transport, inner, factorize_unsymmetric))
     total = u @ space.load(1.0)
-    n = space.num_points
-    return Trajectory(
-        mesh=fields,
-        times=torch.from_numpy(t),
-        u=torch.from_numpy(u[:, :n, None].copy()),
-        channels=("u",),
-        gradient=torch.from_numpy(space.nodal_gradient(u)[:, :, None].copy()),
-        time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
-        parameters={
-            **parameters,
-            "mass": float(total[0]),
-            "mass_change": float(total[-1] - total[0]),
-        },
-    )
+    change = float(total[-1] - total[0])
+    parameters = {**parameters, "mass": float(total[0]), "mass_change": change}
+    return scalar_trajectory(space, fields, t, u, rate, parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

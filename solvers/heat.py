@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import (
     Coefficient,
@@ -36,9 +36,12 @@ from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianF
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
     check_trace,
+    everywhere,
     frame_times,
+    near_rest,
+    rate_of_change,
+    scalar_trajectory,
     semidiscrete,
-    smooth,
     tr_bdf2,
 )
 from cst_operator.solvers.system import (
@@ -117,23 +120,8 @@ def _trajectory(
 ) -> Trajectory:
     t = frame_times(times, dt)
     inner = tr_bdf2(system, start[system.free], t, dt, factorize)
-    u = np.tile(system.boundary_values, (len(t), 1))
-    u[:, system.free] = inner
-    rate = np.zeros_like(u)
-    right = system.load[:, None] - system.stiffness @ inner.T
-    rate[:, system.free] = factorize(system.mass).solve(right).T
-    if not (np.isfinite(u).all() and np.isfinite(rate).all()):
-        raise SolverError("the solution is not finite")
-    n = space.num_points
-    return Trajectory(
-        mesh=diffusion_inputs(mesh, space, problem),
-        times=torch.from_numpy(t.copy()),
-        u=torch.from_numpy(u[:, :n, None].copy()),
-        channels=("u",),
-        gradient=torch.from_numpy(space.nodal_gradient(u)[:, :, None].copy()),
-        time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
-        parameters=parameters,
-    )
+    u, rate = everywhere(system, inner, rate_of_change(system, inner, factorize))
+    return scalar_trajectory(space, diffusion_inputs(mesh, space, problem), t, u, rate, parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +191,7 @@ class Heat:
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
         with naming(seed, index):
             system = semidiscrete(space, problem)
-            start = system.boundary_values.copy()
-            start[system.free] = factorize(system.stiffness).solve(system.load)
-            start[system.free] += smooth(system, space.load(q), self.smoothing)
+            start = near_rest(system, space.load(q), self.smoothing)
             return _trajectory(
                 space, drawn.mesh, problem, system, start, times, self.dt, parameters
             )

@@ -15,6 +15,7 @@ from torch import Tensor
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
 from cst_operator.solvers.periodic import (
     PeriodicSystem,
+    convection,
     solve_periodic,
 )
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
@@ -49,13 +50,7 @@ def solve_korteweg_de_vries(
 
 def _equation(box: PeriodicBox, device: torch.device | str = "cpu") -> Semilinear:
     (k,) = box.wavenumbers(device)
-    kept = box.kept(2, device)
-    slope = -3j * k * kept
-
-    def nonlinear(v: Tensor) -> Tensor:
-        return slope.to(v.dtype) * box.forward(box.inverse(v * kept) ** 2)
-
-    return Semilinear(1j * k**3, nonlinear, box.inverse)
+    return Semilinear(1j * k**3, convection(box, -3.0, device), box.inverse)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
 from cst_operator.solvers.periodic import (
     PeriodicSystem,
+    convection,
     solve_periodic,
 )
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
@@ -49,13 +50,7 @@ def solve_kuramoto_sivashinsky(
 
 def _equation(box: PeriodicBox, device: torch.device | str = "cpu") -> Semilinear:
     (k,) = box.wavenumbers(device)
-    kept = box.kept(2, device)
-    slope = -0.5j * k * kept
-
-    def nonlinear(v: Tensor) -> Tensor:
-        return slope.to(v.dtype) * box.forward(box.inverse(v * kept) ** 2)
-
-    return Semilinear(k**2 - k**4, nonlinear, box.inverse)
+    return Semilinear(k**2 - k**4, convection(box, -0.5, device), box.inverse)
 
 
 @dataclass(frozen=True, kw_only=True)

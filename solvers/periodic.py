@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,14 @@ from cst_operator.solvers.etdrk4 import Semilinear, TimeStep
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField, spectral_gradient
 from cst_operator.solvers.system import INITIAL, stream
 
-__all__ = ["PeriodicSystem", "frame_times", "per_member", "periodic_sample", "solve_periodic"]
+__all__ = [
+    "PeriodicSystem",
+    "convection",
+    "frame_times",
+    "per_member",
+    "periodic_sample",
+    "solve_periodic",
+]
 
 # Systems refuse a solution whose spectrum does not fall to this part of its largest coefficient.
 _MAX_TAIL = 0.01
@@ -55,6 +62,26 @@ def per_member(name: str, value: float | Tensor, u0: Tensor, *, positive: bool =
         kind = "positive" if positive else "finite"
         raise InputError(f"{name} is {value}; expected {kind} numbers")
     return number.reshape(-1, *[1] * (u0.dim() - 1))
+
+
+def convection(
+    box: PeriodicBox, factor: float, device: torch.device | str = "cpu"
+) -> Callable[[Tensor], Tensor]:
+    """Coefficients of ``factor`` times d(u^2)/dx on an interval, without aliasing.
+
+    Args:
+        box: the interval.
+        factor: the factor.
+        device: where the coefficients are.
+    """
+    (k,) = box.wavenumbers(device)
+    kept = box.kept(2, device)
+    slope = 1j * factor * k * kept
+
+    def nonlinear(v: Tensor) -> Tensor:
+        return slope.to(v.dtype) * box.forward(box.inverse(v * kept) ** 2)
+
+    return nonlinear
 
 
 def solve_periodic(

@@ -16,6 +16,7 @@ from cst_operator.errors import InputError
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
 from cst_operator.solvers.periodic import (
     PeriodicSystem,
+    convection,
     per_member,
     solve_periodic,
 )
@@ -59,14 +60,7 @@ def solve_burgers(
 
 def _equation(box: PeriodicBox, viscosity: Tensor) -> Semilinear:
     device = viscosity.device
-    (k,) = box.wavenumbers(device)
-    kept = box.kept(2, device)
-    slope = -0.5j * k * kept
-
-    def nonlinear(v: Tensor) -> Tensor:
-        return slope.to(v.dtype) * box.forward(box.inverse(v * kept) ** 2)
-
-    return Semilinear(viscosity * box.laplacian(device), nonlinear, box.inverse)
+    return Semilinear(viscosity * box.laplacian(device), convection(box, -0.5, device), box.inverse)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import SuperLU
 
-from cst_operator.errors import InputError
+from cst_operator.errors import InputError, SolverError
+from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import Discretization
 from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import Diffusion
@@ -18,7 +19,11 @@ __all__ = [
     "Semidiscrete",
     "check_trace",
     "even_steps",
+    "everywhere",
     "frame_times",
+    "near_rest",
+    "rate_of_change",
+    "scalar_trajectory",
     "semidiscrete",
     "smooth",
     "tr_bdf2",
@@ -90,6 +95,59 @@ def smooth(system: Semidiscrete, load: Array, length: float) -> Array:
     once = filtered.solve(load[system.free])
     result: Array = filtered.solve(system.mass @ once)
     return result
+
+
+def near_rest(system: Semidiscrete, load: Array, length: float) -> Array:
+    """The steady state plus a smooth field of the given load, :func:`smooth`, [D]."""
+    start = system.boundary_values.copy()
+    start[system.free] = factorize(system.stiffness).solve(system.load)
+    start[system.free] += smooth(system, load, length)
+    return start
+
+
+def rate_of_change(
+    system: Semidiscrete, inner: Array, factorization: Callable[[csr_matrix], SuperLU]
+) -> Array:
+    """M^-1 (F - K u) of frames of the free unknowns, [T, free]."""
+    right = system.load[:, None] - system.stiffness @ inner.T
+    rates: Array = factorization(system.mass).solve(right).T
+    return rates
+
+
+def everywhere(system: Semidiscrete, inner: Array, rates: Array) -> tuple[Array, Array]:
+    """Values and rates of the free unknowns and the given ones, [T, D] each.
+
+    Raises:
+        SolverError: if one is not finite.
+    """
+    u = np.tile(system.boundary_values, (len(inner), 1))
+    u[:, system.free] = inner
+    rate = np.zeros_like(u)
+    rate[:, system.free] = rates
+    if not (np.isfinite(u).all() and np.isfinite(rate).all()):
+        raise SolverError("the solution is not finite")
+    return u, rate
+
+
+def scalar_trajectory(
+    space: Discretization,
+    fields: PointField,
+    times: Array,
+    u: Array,
+    rate: Array,
+    parameters: dict[str, float],
+) -> Trajectory:
+    """Frames of the unknowns, [T, D], as channel "u" at the points of a mesh."""
+    n = space.num_points
+    return Trajectory(
+        mesh=fields,
+        times=torch.from_numpy(times.copy()),
+        u=torch.from_numpy(u[:, :n, None].copy()),
+        channels=("u",),
+        gradient=torch.from_numpy(space.nodal_gradient(u)[:, :, None].copy()),
+        time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
+        parameters=parameters,
+    )
 
 
 def frame_times(times: torch.Tensor, dt: float) -> Array:

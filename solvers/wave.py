@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import SuperLU
 
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import Coefficient, Discretization, discretize
 from cst_operator.solvers.geometry import Geometry
@@ -40,9 +40,11 @@ from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
     check_trace,
     even_steps,
+    everywhere,
     frame_times,
+    near_rest,
+    scalar_trajectory,
     semidiscrete,
-    smooth,
 )
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
@@ -124,27 +126,11 @@ def _trajectory(
 ) -> Trajectory:
     t = frame_times(times, dt)
     inner, rates = _midpoint(system, start[system.free], speed, t, dt)
-    u = np.tile(system.boundary_values, (len(t), 1))
-    u[:, system.free] = inner
-    rate = np.zeros_like(u)
-    rate[:, system.free] = rates
-    if not (np.isfinite(u).all() and np.isfinite(rate).all()):
-        raise SolverError("the solution is not finite")
+    u, rate = everywhere(system, inner, rates)
     energy = _energy(system, inner, rates)
-    n = space.num_points
-    return Trajectory(
-        mesh=diffusion_inputs(mesh, space, problem),
-        times=torch.from_numpy(t),
-        u=torch.from_numpy(u[:, :n, None].copy()),
-        channels=("u",),
-        gradient=torch.from_numpy(space.nodal_gradient(u)[:, :, None].copy()),
-        time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
-        parameters={
-            **parameters,
-            "energy": float(energy[0]),
-            "energy_drift": float(np.abs(energy - energy[0]).max()),
-        },
-    )
+    drift = float(np.abs(energy - energy[0]).max())
+    parameters = {**parameters, "energy": float(energy[0]), "energy_drift": drift}
+    return scalar_trajectory(space, diffusion_inputs(mesh, space, problem), t, u, rate, parameters)
 
 
 def _energy(system: Semidiscrete, u: Array, rate: Array) -> Array:
@@ -243,9 +229,7 @@ class Wave:
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
         with naming(seed, index):
             system = semidiscrete(space, problem)
-            start = system.boundary_values.copy()
-            start[system.free] = factorize(system.stiffness).solve(system.load)
-            start[system.free] += smooth(system, space.load(q), self.smoothing)
+            start = near_rest(system, space.load(q), self.smoothing)
             speed = np.zeros(len(system.free))
             return _trajectory(
                 space, drawn.mesh, problem, system, start, speed, times, self.dt, parameters

@@ -6,13 +6,12 @@ import io
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import PointField
 
-__all__ = ["NetworkConfig", "build", "check_config", "check_source", "drop_metadata", "predict"]
+__all__ = ["NetworkConfig", "build", "check_config", "check_source", "drop_metadata"]
 
 
 class NetworkConfig(Protocol):
@@ -95,20 +94,6 @@ def check_source(source: PointField, config: NetworkConfig) -> None:
             f"model reads {config.in_channels} in {config.dim}, so choose channels with "
             "field.select(...) or make another model"
         )
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module, source: PointField, target: PointField, out_names: tuple[str, ...]
-) -> PointField:
-    """Answer in evaluation mode, as a field that keeps the target's cells."""
-    training = model.training
-    model.eval()
-    try:
-        u = model(source, target)
-    finally:
-        model.train(training)
-    return target.with_values(u, channels=out_names or None)
 
 
 def drop_metadata(

@@ -17,12 +17,11 @@ from cst_operator.interop._networks import (
     check_config,
     check_source,
     drop_metadata,
-    predict,
 )
 from cst_operator.interop.grids import batch_layout, from_grid, to_grid
 from cst_operator.normalization import Normalization
 from cst_operator.peers.grid import GridBox, points_to_grid
-from cst_operator.peers.samples import samples
+from cst_operator.peers.samples import predict, samples
 
 with warnings.catch_warnings():  # importing it changes the filters of the whole process
     from neuralop.layers.spectral_convolution import SpectralConv

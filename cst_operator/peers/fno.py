@@ -11,7 +11,7 @@ from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.normalization import Normalization
 from cst_operator.peers.grid import GridBox, grid_to_points, points_to_grid
-from cst_operator.peers.samples import channel_names, samples, starts
+from cst_operator.peers.samples import channel_names, predict, samples, starts
 
 __all__ = ["GridFNO", "GridFNOConfig"]
 
@@ -202,7 +202,6 @@ class GridFNO(nn.Module):
                 "make the model with GridFNOConfig(transient=True)"
             )
 
-    @torch.no_grad()
     def predict(self, source: PointField, target: PointField, *, chunk: int = 16384) -> PointField:
         """Answer at one field's points as a field that keeps the target's cells.
 
@@ -211,13 +210,7 @@ class GridFNO(nn.Module):
             target: the query points.
             chunk: accepted for the common interface; the grid bounds the memory.
         """
-        training = self.training
-        self.eval()
-        try:
-            u = self(source, target)
-        finally:
-            self.train(training)
-        return target.with_values(u, channels=self.config.out_names or None)
+        return predict(self, source, target, self.config.out_names)
 
     def fit_normalization(self, examples: Iterable[Example]) -> "GridFNO":
         """Measure scales and the grid's box on training examples, in one pass.

@@ -1,14 +1,15 @@
-"""Taking a batch of fields apart again, for peers that answer one sample at a time."""
+"""What peers share: taking a batch of fields apart again, answering in evaluation mode."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from cst_operator.errors import FieldError
 from cst_operator.fields import PointField
 
-__all__ = ["Sample", "channel_names", "samples", "starts"]
+__all__ = ["Sample", "channel_names", "predict", "samples", "starts"]
 
 
 class Sample(NamedTuple):
@@ -65,3 +66,17 @@ def channel_names(field: PointField) -> tuple[str, ...]:
     if any(tuple(other) != tuple(names[0]) for other in names):
         raise FieldError("the samples of a batch have different channels; select the same in all")
     return tuple(names[0])
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, source: PointField, target: PointField, out_names: tuple[str, ...]
+) -> PointField:
+    """Answer in evaluation mode, as a field that keeps the target's cells."""
+    training = model.training
+    model.eval()
+    try:
+        u = model(source, target)
+    finally:
+        model.train(training)
+    return target.with_values(u, channels=out_names or None)
