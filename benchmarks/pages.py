@@ -89,10 +89,23 @@ def readme_section() -> str:
         for r in found[name]["rows"]:
             seeds[r["model"], r["split"], r["metric"]].append(r["value"])
         values = {key: fmean(entries) for key, entries in seeds.items()}
-        lines = ["| split | model | metric | value |", "| --- | --- | --- | --- |"]
-        lines += [f"| {s} | {m} | {k} | {values[m, s, k]:.3f} |" for m, s, k in wanted]
+        columns = list(dict.fromkeys((split, metric) for _, split, metric in wanted))
+        lines = [
+            f"| model | {' | '.join(f'{split}, {metric}' for split, metric in columns)} |",
+            "| --- |" + " ---: |" * len(columns),
+        ]
+        for model in dict.fromkeys(model for model, _, _ in wanted):
+            cells = (
+                _number(values[model, split, metric]) if (model, split, metric) in wanted else ""
+                for split, metric in columns
+            )
+            lines.append(f"| {model} | {' | '.join(cells)} |")
         parts.append(f"{text} `python -m benchmarks.{name}`\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def results_page() -> str:

@@ -25,7 +25,7 @@ from cst_operator.errors import InputError
 from cst_operator.evaluation import Examples, Model, Scores, evaluate
 from cst_operator.metrics import Metric, max_error, relative_h1, relative_l2
 
-__all__ = ["Comparison", "benchmark_record", "compare", "num_parameters"]
+__all__ = ["Comparison", "benchmark_record", "compare", "join", "num_parameters"]
 
 _KEYS = ("model", "split", "metric", "value", "unit", "seed")
 _TIMED = 5  # examples
@@ -157,6 +157,14 @@ def compare(
             seconds = _forward_time(model, examples, device)
             rows.append(_row(name, split, "forward_time", seconds, "s", seed))
     return Comparison(rows=tuple(rows), scores=scores)
+
+
+def join(*comparisons: Comparison) -> Comparison:
+    """Several comparisons as one, e.g. of models that read different sources of the same data."""
+    return Comparison(
+        rows=tuple(row for part in comparisons for row in part.rows),
+        scores={key: scores for part in comparisons for key, scores in part.scores.items()},
+    )
 
 
 def num_parameters(model: object) -> int:

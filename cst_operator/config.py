@@ -20,6 +20,7 @@ from cst_operator._atomic import write_atomically
 from cst_operator.config_json import config_to_json
 from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
+from cst_operator.sampling import BOUNDARY
 from cst_operator.sobolev import SobolevLoss
 from cst_operator.tasks import Forecast, PointUpsampling, Steady, Task
 from cst_operator.training import FitConfig
@@ -69,6 +70,9 @@ class TaskConfig:
     resample: bool = True
     """Train a steady task on a new random sampling of every solution in every epoch, which makes
     the answer depend less on the mesh; only where all cells are triangles or tetrahedra."""
+    boundary: bool = True
+    """Let a steady task read the points of the mesh's boundary as well, with their own measure;
+    only where the mesh has cells and a boundary."""
     fraction: float = 0.1
     """Share of the points that is read, for upsampling."""
 
@@ -81,6 +85,7 @@ class TaskConfig:
         solved: tuple[str, ...],
         cells: tuple[str, ...] = (),
         parameters: tuple[str, ...] = (),
+        bounded: bool = False,
     ) -> "TaskConfig":
         """The same with every choice made, for data of this form.
 
@@ -92,6 +97,7 @@ class TaskConfig:
             solved: channels of the solution.
             cells: types of the cells.
             parameters: scalar parameters of the trajectories, inputs if named.
+            bounded: whether the cells have a boundary.
 
         Raises:
             ConfigError: if the data lack a channel.
@@ -120,6 +126,7 @@ class TaskConfig:
             inputs=inputs,
             outputs=outputs,
             resample=self.resample and simplices and kind == "steady",
+            boundary=self.boundary and bounded and kind == "steady",
         )
 
     def build(self, *, num_frames: int = 1, training: bool = True) -> Task:
@@ -144,6 +151,7 @@ class TaskConfig:
             outputs=self.outputs,
             num_queries=queries,
             resample=self.resample and training,
+            boundary=self.boundary,
         )
 
     @property
@@ -151,7 +159,9 @@ class TaskConfig:
         """What a resolved task's model reads, in its order."""
         if self.kind == "upsampling":
             return self.outputs
-        return (*self.inputs, *self.outputs) if self.kind == "forecast" else self.inputs
+        if self.kind == "forecast":
+            return (*self.inputs, *self.outputs)
+        return (*self.inputs, BOUNDARY) if self.boundary else self.inputs
 
 
 def _default_loss() -> SobolevLoss:

@@ -9,7 +9,10 @@ from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights
 
-__all__ = ["sample_cells", "thin_out", "union", "with_boundary"]
+__all__ = ["BOUNDARY", "sample_cells", "thin_out", "union", "with_boundary"]
+
+BOUNDARY = "boundary"
+"""Name of the channel that :func:`with_boundary` adds."""
 
 _SIMPLICES = ("line", "triangle", "tetra")
 
@@ -89,7 +92,7 @@ def with_boundary(field: PointField, boundary: PointField) -> PointField:
     """
     parts = []
     for part, flag in ((field, 0.0), (boundary, 1.0)):
-        flagged = part.with_channels(torch.full_like(part.u[:, :1], flag), ["boundary"])
+        flagged = part.with_channels(torch.full_like(part.u[:, :1], flag), [BOUNDARY])
         flagged.weights = part.weights / part.weights.sum()
         parts.append(flagged)
     return union(*parts)

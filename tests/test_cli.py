@@ -232,6 +232,27 @@ def test_compare_writes_a_table_and_a_report(
     assert (out / "comparison.csv").is_file()
 
 
+def test_models_with_and_without_boundary_points_are_compared(work: Path, tmp_path: Path) -> None:
+    ok("train", "--data", work / "data", "--out", tmp_path / "bare", "--task.no-boundary", *TINY)
+    assert load_config(work / "run" / EXPERIMENT_FILE).task.boundary
+    both = (work / "run", tmp_path / "bare")
+    names = [checkpoint.load(path).config.in_names for path in both]
+    assert names == [("f", "distance", "boundary"), ("f", "distance")]
+    ok("compare", *both, "--data", work / "data", "--out", tmp_path / "report")
+    rows = json.loads((tmp_path / "report" / "comparison.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == {"run", "bare"}
+
+
+def test_boundary_points_need_cells(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field = TrajectoryDataset(work / "data")[0].mesh
+    write_mesh(tmp_path / "points.vtu", field.subset(np.arange(field.num_points)))
+    out = ("--out", tmp_path / "out.vtu")
+    error = refused(capsys, "predict", work / "run", "--mesh", tmp_path / "points.vtu", *out)
+    assert "cells" in error
+
+
 def test_upsampling_is_compared_with_interpolation(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,12 +280,12 @@ def test_the_quick_demo_leaves_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     smaller = replace(
-        demo._QUICK,
+        demo.QUICK,
         num_train=4,
-        fit=replace(demo._QUICK.fit, steps=4, eval_every=2, save_every=2, log_every=2),
-        fno_fit=replace(demo._QUICK.fno_fit, steps=4, eval_every=2, save_every=2, log_every=2),
+        fit=replace(demo.QUICK.fit, steps=4, eval_every=2, save_every=2, log_every=2),
+        fno_fit=replace(demo.QUICK.fno_fit, steps=4, eval_every=2, save_every=2, log_every=2),
     )
-    monkeypatch.setattr(demo, "_QUICK", smaller)
+    monkeypatch.setattr(demo, "QUICK", smaller)
     monkeypatch.chdir(tmp_path)
     out = Path("demo")  # relative, as it is by default
     ok("demo", "--quick", "--workers", 1, "--out", out)

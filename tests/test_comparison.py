@@ -13,7 +13,7 @@ from scipy.spatial import Delaunay
 from torch import nn
 
 from cst_operator import comparison as module
-from cst_operator.comparison import Comparison, benchmark_record, compare, num_parameters
+from cst_operator.comparison import Comparison, benchmark_record, compare, join, num_parameters
 from cst_operator.errors import FieldError, InputError
 from cst_operator.evaluation import evaluate
 from cst_operator.fields import Example, PointField
@@ -111,6 +111,14 @@ def test_files_hold_the_rows(result: Comparison, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [float(row["value"]) for row in rows] == [row["value"] for row in result.rows]
     assert sorted(p.name for p in as_csv.parent.iterdir()) == ["poisson.csv", "poisson.json"]
+
+
+def test_comparisons_are_joined(result: Comparison) -> None:
+    (row, *_) = result.rows
+    other = Comparison(rows=({**row, "model": "other"},), scores={})
+    both = join(result, other)
+    assert both.rows == (*result.rows, *other.rows)
+    assert both.scores == result.scores
 
 
 def test_a_model_that_cannot_answer_is_named(splits: dict[str, list[Example]]) -> None:

@@ -109,6 +109,20 @@ def test_inputs_follow_from_the_system() -> None:
     assert task.build(training=False) == plain
 
 
+def test_a_steady_task_reads_the_boundary_where_there_is_one() -> None:
+    task = TaskConfig().resolve(system="poisson", num_frames=1, bounded=True, **CHANNELS)
+    assert task.source_channels == ("f", "distance", "boundary")
+    assert task.build(training=False).boundary
+    for other in (
+        TaskConfig().resolve(system="heat", num_frames=3, bounded=True, **CHANNELS),
+        TaskConfig(boundary=False).resolve(
+            system="poisson", num_frames=1, bounded=True, **CHANNELS
+        ),
+        TaskConfig().resolve(system="poisson", num_frames=1, bounded=False, **CHANNELS),
+    ):
+        assert not other.boundary and "boundary" not in other.source_channels
+
+
 def test_quadrilaterals_are_not_resampled() -> None:
     task = TaskConfig().resolve(system="", num_frames=1, **{**CHANNELS, "cells": ("quad",)})
     assert not task.resample

@@ -11,11 +11,13 @@ from rich.console import Console
 from torch import nn
 
 from cst_operator import checkpoint
+from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
 from cst_operator.config import EXPERIMENT_FILE, Kind, TaskConfig, load_config
 from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import ConfigError, FieldError, InputError
 from cst_operator.evaluation import Model
 from cst_operator.fields import PointField, Trajectory
+from cst_operator.sampling import BOUNDARY, with_boundary
 from cst_operator.tasks import TaskDataset, static_fields
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "open_model",
     "open_set",
     "picture_fields",
+    "reading",
     "resolve_task",
     "select_source",
     "warn",
@@ -82,13 +85,15 @@ def open_set(folder: str | Path) -> TrajectoryDataset:
 def resolve_task(task: TaskConfig, data: TrajectoryDataset) -> TaskConfig:
     """The task with every choice made, by the first trajectory."""
     first = data[0]
+    cells = first.mesh.get("cells") or {}
     return task.resolve(
         system=str(data.manifest.get("system", "")),
         num_frames=first.num_frames,
         static=tuple(first.mesh.channels),
         solved=tuple(first.channels),
-        cells=tuple(first.mesh.get("cells") or ()),
+        cells=tuple(cells),
         parameters=tuple(first.parameters),
+        bounded=bool(cells) and bool(boundary_facets(cells)),
     )
 
 
@@ -143,7 +148,12 @@ def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
         inputs = tuple(name for name in inputs if name not in outputs)
     elif kind == "upsampling":
         inputs = ()
-    task = TaskConfig(kind=kind, inputs=inputs, outputs=outputs, fraction=fraction)
+    boundary = kind == "steady" and inputs[-1] == BOUNDARY
+    if boundary:
+        inputs = inputs[:-1]
+    task = TaskConfig(
+        kind=kind, inputs=inputs, outputs=outputs, boundary=boundary, fraction=fraction
+    )
     name = path.resolve().name
     return TrainedModel(name, model, task, bool(config.transient), file)
 
@@ -187,6 +197,11 @@ def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField
     return source, truth
 
 
+def reading(field: PointField, task: TaskConfig) -> PointField:
+    """What the model of a task is given of a source with cells and all other channels."""
+    return with_boundary(field, boundary_points(field)) if task.boundary else field
+
+
 def answer(model: Model, source: PointField, target: PointField) -> PointField:
     """A model's answer at the target's points, with the target's cells and channel names."""
     predict = getattr(model, "predict", None)
@@ -205,8 +220,6 @@ def select_source(field: PointField, names: Sequence[str], place: str | Path) ->
     """
     missing = [name for name in names if name not in field.channels]
     if "distance" in missing and (field.get("cells") or {}):
-        from cst_operator.boundary import distance_to_boundary
-
         distance = distance_to_boundary(field).to(field.pos)
         field = field.with_channels(distance[:, None], ["distance"])
         missing.remove("distance")

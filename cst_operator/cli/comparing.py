@@ -1,22 +1,25 @@
 """``cst compare``: several models on the same data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import tyro
 from rich.markup import escape
 
 from cst_operator.cli._shared import (
+    SinglePrecision,
     answer,
     console,
     examples_of,
     open_model,
     open_set,
     picture_fields,
+    reading,
     resolve_task,
 )
-from cst_operator.comparison import Comparison, compare
+from cst_operator.comparison import Comparison, compare, join
 from cst_operator.config import TaskConfig
 from cst_operator.errors import InputError
 from cst_operator.evaluation import Model
@@ -25,7 +28,7 @@ from cst_operator.peers import LinearInterpolation, Nearest, ThinPlateSpline
 from cst_operator.plots import plot_comparison
 from cst_operator.report import Picture, ReportTable, Section, write_report
 
-__all__ = ["METRICS_EXPLAINED", "Compare", "comparison_table", "pictures"]
+__all__ = ["METRICS_EXPLAINED", "Asked", "Compare", "compare_each", "comparison_table", "pictures"]
 
 _PEERS: dict[str, type] = {
     "linear": LinearInterpolation,
@@ -70,7 +73,7 @@ class Compare:
         trained = [open_model(path) for path in self.runs]
         first = trained[0]
         for other in trained[1:]:
-            if other.task != first.task:
+            if replace(other.task, boundary=first.task.boundary) != first.task:
                 raise InputError(
                     f"{other.name} reads {', '.join(other.task.source_channels)} and answers "
                     f"{', '.join(other.task.outputs)} ({other.task.kind}), unlike {first.name}; "
@@ -79,12 +82,15 @@ class Compare:
         names = [model.name for model in trained]
         if len(set(names)) < len(names):
             names = [str(path) for path in self.runs]
-        models: dict[str, Model] = {n: t.model for n, t in zip(names, trained, strict=True)}
-        models |= _interpolations(self.peers, first.task)
         data = open_set(self.data)
-        task = resolve_task(first.task, data)
+        task = resolve_task(replace(first.task, boundary=False), data)
+        asked = {
+            name: Asked(one.model, resolve_task(one.task, data))
+            for name, one in zip(names, trained, strict=True)
+        }
+        asked |= _interpolations(self.peers, task)
         split = self.data.resolve().name
-        found = compare(models, {split: examples_of(data, task)}, batch_size=self.batch_size)
+        found = compare_each(asked, {split: data}, batch_size=self.batch_size)
         out = console()
         out.print(found.table(f"{len(data)} samples of {split}"))
         found.write(self.out)
@@ -100,7 +106,7 @@ class Compare:
                 Section(
                     title="Pictures",
                     text="The first sample.",
-                    pictures=pictures(models, data[0], task),
+                    pictures=pictures(asked, data[0], task),
                 ),
                 Section(
                     title="Files",
@@ -110,11 +116,38 @@ class Compare:
                     },
                 ),
             ],
-            subtitle=f"{', '.join(models)}; {', '.join(task.source_channels)} to "
+            subtitle=f"{', '.join(asked)}; {', '.join(task.source_channels)} to "
             f"{', '.join(task.outputs)}",
         )
         out.print(f"report: {escape(str(report))}")
         return 0
+
+
+class Asked(NamedTuple):
+    """A model and what it reads and is asked; models of a comparison may differ in ``boundary``."""
+
+    model: Model
+    task: TaskConfig
+
+
+def compare_each(
+    asked: Mapping[str, Asked],
+    splits: Mapping[str, Sequence[Trajectory]],
+    *,
+    batch_size: int = 8,
+) -> Comparison:
+    """Score models, each with its own task, on the same trajectories."""
+    kept = {split: SinglePrecision(data) for split, data in splits.items()}
+    return join(
+        *(
+            compare(
+                {name: model},
+                {split: examples_of(data, task) for split, data in kept.items()},
+                batch_size=batch_size,
+            )
+            for name, (model, task) in asked.items()
+        )
+    )
 
 
 def comparison_table(found: Comparison, caption: str = "") -> ReportTable:
@@ -127,7 +160,7 @@ def comparison_table(found: Comparison, caption: str = "") -> ReportTable:
 
 
 def pictures(
-    models: dict[str, Model], trajectory: Trajectory, task: TaskConfig, words: str = ""
+    asked: Mapping[str, Asked], trajectory: Trajectory, task: TaskConfig, words: str = ""
 ) -> tuple[Picture, ...]:
     """One picture a model of its answer to one trajectory; none unless it is two-dimensional."""
     source, truth = picture_fields(trajectory, task)
@@ -135,15 +168,17 @@ def pictures(
         return ()
     return tuple(
         Picture(
-            image=plot_comparison(source, truth, {name: answer(model, source, truth)}),
+            image=plot_comparison(
+                source, truth, {name: answer(model, reading(source, own), truth)}
+            ),
             caption=f"{name}{words}: input, truth, answer; below the answer its error.",
         )
-        for name, model in models.items()
+        for name, (model, own) in asked.items()
     )
 
 
-def _interpolations(names: str, task: TaskConfig) -> dict[str, Model]:
-    found: dict[str, Model] = {}
+def _interpolations(names: str, task: TaskConfig) -> dict[str, Asked]:
+    found: dict[str, Asked] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name not in _PEERS:
             raise InputError(f"there is no peer {name!r}; choose from {', '.join(_PEERS)}")
@@ -153,5 +188,5 @@ def _interpolations(names: str, task: TaskConfig) -> dict[str, Model]:
                 f"{name} interpolation cannot answer {', '.join(missing)}, which the source of "
                 "this task does not have; leave it out of --peers"
             )
-        found[name] = _PEERS[name]()
+        found[name] = Asked(_PEERS[name](), task)
     return found

@@ -6,122 +6,53 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from torch import Tensor, nn
+from torch import nn
 
 from cst_operator import checkpoint
-from cst_operator.cli._shared import SinglePrecision, answer, console, examples_of, warn
-from cst_operator.cli.comparing import METRICS_EXPLAINED, comparison_table, pictures
+from cst_operator.cli._demo_plan import FULL, QUICK, TASK, Plan
+from cst_operator.cli._demo_upsampling import sides, upsample
+from cst_operator.cli._shared import (
+    SinglePrecision,
+    answer,
+    console,
+    examples_of,
+    reading,
+    warn,
+)
+from cst_operator.cli.comparing import (
+    METRICS_EXPLAINED,
+    Asked,
+    compare_each,
+    comparison_table,
+    pictures,
+)
 from cst_operator.cli.train import new_model
-from cst_operator.comparison import Comparison, compare, num_parameters
+from cst_operator.comparison import Comparison, num_parameters
 from cst_operator.config import (
     EXPERIMENT_FILE,
     ExperimentConfig,
-    TaskConfig,
     load_config,
     write_config,
 )
-from cst_operator.cst_config import Architecture
 from cst_operator.datasets import TrajectoryDataset, generate
-from cst_operator.evaluation import Model
-from cst_operator.fields import Example, PointField
 from cst_operator.mesh_files import write_mesh
-from cst_operator.metrics import relative_l2
-from cst_operator.peers import GridFNO, GridFNOConfig, LinearInterpolation
+from cst_operator.peers import GridFNO
 from cst_operator.plots import plot_comparison, plot_history
 from cst_operator.report import Picture, ReportTable, Section, write_report
 from cst_operator.sobolev import SobolevLoss
-from cst_operator.solvers import Poisson, System
 from cst_operator.tasks import TaskDataset
 from cst_operator.training import FitConfig, Run, fit
 
 __all__ = ["Demo"]
 
-_TASK = TaskConfig(
-    kind="steady", inputs=("f", "distance"), outputs=("u",), num_queries=0, resample=False
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Every number of the demo."""
-
-    system: System
-    num_train: int
-    num_validation: int
-    num_test: int
-    model: Architecture
-    task: TaskConfig
-    """What the transformer is trained on; FNO, whose grid does not follow the mesh, on _TASK."""
-    loss: SobolevLoss
-    fit: FitConfig
-    seconds: float
-    """The transformer trains for about so long: fewer steps on a slower machine."""
-    fno: GridFNOConfig
-    fno_fit: FitConfig
-    fno_seconds: float
-
-
-# --- The numbers: sizes and time of `cst demo` and of `cst demo --quick`. -------------------------
-_FULL = _Plan(
-    system=Poisson(),
-    num_train=600,
-    num_validation=16,
-    num_test=32,
-    model=Architecture(width=64, depth=4),
-    task=replace(_TASK, resample=True, num_queries=64),
-    loss=SobolevLoss(order=1, weights=(1.0, 0.1), num_points=16),
-    fit=FitConfig(
-        steps=3000,
-        batch_size=8,
-        lr=3e-3,
-        muon_lr=0.015,
-        ema=0.99,
-        eval_every=250,
-        save_every=250,
-        log_every=50,
-    ),
-    seconds=240.0,
-    fno=GridFNOConfig(dim=2, in_channels=2, out_channels=1),
-    fno_fit=FitConfig(
-        steps=1500,
-        batch_size=16,
-        lr=5e-3,
-        ema=0.99,
-        eval_every=250,
-        save_every=250,
-        log_every=50,
-    ),
-    fno_seconds=100.0,
-)
-_QUICK = _Plan(
-    system=Poisson(h=0.09),
-    num_train=16,
-    num_validation=2,
-    num_test=2,
-    model=Architecture(width=16, depth=1, heads=2, hidden=16, fourier_features=8),
-    task=replace(_TASK, resample=True, num_queries=12),
-    loss=SobolevLoss(order=1, weights=(1.0, 0.1), num_points=8),
-    fit=FitConfig(
-        steps=20, batch_size=4, lr=2e-3, ema=0.5, eval_every=10, save_every=10, log_every=5
-    ),
-    seconds=20.0,
-    fno=GridFNOConfig(
-        dim=2, in_channels=2, out_channels=1, width=4, modes=4, layers=2, resolution=12
-    ),
-    fno_fit=FitConfig(
-        steps=20, batch_size=4, lr=2e-3, ema=0.5, eval_every=10, save_every=10, log_every=5
-    ),
-    fno_seconds=20.0,
-)
 _TRAIN_SEED, _TEST_SEED = 0, 1
 _TIMED_STEPS = 9
 _PATIENCE = 1.3
-# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,30 +76,27 @@ class Demo:
     def run(self) -> int:
         """Do it, and say what is where."""
         start = time.monotonic()
-        plan = _QUICK if self.quick else _FULL
+        plan = QUICK if self.quick else FULL
         out = console()
         data = self._generate(plan, out)
         kept = {name: SinglePrecision(part) for name, part in data.items()}
         runs = self._train(plan, kept, out)
-        models: dict[str, Model] = {name: run.model for name, run in runs.items()}
+        asked = {"CST": Asked(runs["CST"].model, plan.task), "FNO": Asked(runs["FNO"].model, TASK)}
 
         out.rule("[bold]3. Judge both on unseen domains", align="left")
-        splits = {
-            "unseen domains": examples_of(kept["test"], _TASK),
-            "4x finer meshes": examples_of(kept["fine"], _TASK),
-        }
-        found = compare(models, splits)
+        splits = {"unseen domains": kept["test"], "4x finer meshes": kept["fine"]}
+        found = compare_each(asked, splits)
         found.write(self.out)
         out.print(found.table("errors: mean over the samples"))
 
         out.rule("[bold]4. Upsample: read on the coarse mesh, answer on the fine one", align="left")
-        upsampled = _upsample(models, kept["test"], kept["fine"])
+        upsampled = upsample(asked, kept["test"], kept["fine"])
         upsampled.write(self.out, name="upsampling")
         out.print(upsampled.table("source on the coarse mesh, answer at four times the points"))
 
         out.rule("[bold]5. Write files and a report", align="left")
-        files = self._write_fields(models, kept)
-        report = self._report(plan, data, kept, runs, found, upsampled, files)
+        files = self._write_fields(asked, kept)
+        report = self._report(plan, data, kept, asked, runs, found, upsampled, files)
         minutes = (time.monotonic() - start) / 60
         out.print(f"done in {minutes:.1f} minutes\n")
         for words, place in {
@@ -187,7 +115,7 @@ class Demo:
         )
         return 0
 
-    def _generate(self, plan: _Plan, out: Console) -> dict[str, TrajectoryDataset]:
+    def _generate(self, plan: Plan, out: Console) -> dict[str, TrajectoryDataset]:
         out.rule("[bold]1. Solve Poisson's equation on random domains", align="left")
         folder = self.out / "data"
         workers = self.workers or min(2, os.cpu_count() or 1)
@@ -213,25 +141,25 @@ class Demo:
         )
         return made
 
-    def _train(self, plan: _Plan, kept: dict[str, SinglePrecision], out: Console) -> dict[str, Run]:
+    def _train(self, plan: Plan, kept: dict[str, SinglePrecision], out: Console) -> dict[str, Run]:
         out.rule("[bold]2. Train the transformer (CST), and FNO for comparison", align="left")
         held_out = min(plan.num_validation, len(kept["train"]) - 1)
         border = len(kept["train"]) - held_out
-        validation = TaskDataset(kept["train"][border:], _TASK.build(training=False))
         cst = plan.model.build(
-            dim=2, in_names=_TASK.inputs, out_names=_TASK.outputs, transient=False
+            dim=2, in_names=plan.task.source_channels, out_names=TASK.outputs, transient=False
         )
-        fno = replace(plan.fno, in_names=_TASK.inputs, out_names=_TASK.outputs)
+        fno = replace(plan.fno, in_names=TASK.inputs, out_names=TASK.outputs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.fno_fit.seed)
             peer = GridFNO(fno)
         runs: dict[str, Run] = {}
         for name, model, task, loss, wanted, seconds in (
             ("CST", new_model(cst, plan.fit.seed), plan.task, plan.loss, plan.fit, plan.seconds),
-            ("FNO", peer, _TASK, SobolevLoss(order=0), plan.fno_fit, plan.fno_seconds),
+            ("FNO", peer, TASK, SobolevLoss(order=0), plan.fno_fit, plan.fno_seconds),
         ):
             folder = self.out / name.lower()
             train = TaskDataset(kept["train"][:border], task.build())
+            validation = examples_of(kept["train"][border:], task)
             config = _fit_config(folder, model, train, loss, wanted, seconds)
             known = bool(checkpoint.steps(folder))
             if not known:
@@ -271,10 +199,10 @@ class Demo:
         return runs
 
     def _write_fields(
-        self, models: dict[str, Model], kept: dict[str, SinglePrecision]
+        self, asked: dict[str, Asked], kept: dict[str, SinglePrecision]
     ) -> dict[str, Path]:
         """Input, truth, answers and errors on one unseen domain, coarse, fine and upsampled."""
-        coarse, fine = (_sides(kept[name][0]) for name in ("test", "fine"))
+        coarse, fine = (sides(kept[name][0]) for name in ("test", "fine"))
         files = {}
         for name, words, source, truth in (
             ("coarse", "on the coarse mesh", coarse[0], coarse[1]),
@@ -284,8 +212,8 @@ class Demo:
             field = truth.with_values(truth.u, ["u_true"])
             if source.num_points == truth.num_points:
                 field = field.with_channels(source.u, source.channels)
-            for model_name, model in models.items():
-                u = answer(model, source, truth).u
+            for model_name, (model, task) in asked.items():
+                u = answer(model, reading(source, task), truth).u
                 field = field.with_channels(
                     torch.cat([u, u - truth.u], dim=1),
                     [f"u_{model_name.lower()}", f"error_{model_name.lower()}"],
@@ -297,20 +225,20 @@ class Demo:
 
     def _report(
         self,
-        plan: _Plan,
+        plan: Plan,
         data: dict[str, TrajectoryDataset],
         kept: dict[str, SinglePrecision],
+        asked: dict[str, Asked],
         runs: dict[str, Run],
         found: Comparison,
         upsampled: Comparison,
         files: dict[str, Path],
     ) -> Path:
-        models: dict[str, Model] = {name: run.model for name, run in runs.items()}
         points = {
             name: round(sum(t.mesh.num_points for t in part) / len(part))
             for name, part in kept.items()
         }
-        coarse, fine = (_sides(kept[name][0]) for name in ("test", "fine"))
+        coarse, fine = (sides(kept[name][0]) for name in ("test", "fine"))
         rows = [
             {"set": words, "solutions": len(data[name]), "points a mesh": points[name]}
             for name, words in (
@@ -329,17 +257,18 @@ class Demo:
                 title="Result",
                 text=quick + "Two networks learned to solve Poisson's equation with a random right-"
                 "hand side on random domains with holes, from the right-hand side and the distance "
-                "to the boundary. Both are asked on domains they never saw, and on meshes of those "
-                "domains four times finer than any they saw. " + METRICS_EXPLAINED,
+                "to the boundary; the transformer reads the points of the boundary as well, which "
+                "a grid has no place for. Both are asked on domains they never saw, and on meshes "
+                "of those domains four times finer than any they saw. " + METRICS_EXPLAINED,
                 tables=(comparison_table(found),),
             ),
             Section(
                 title="An unseen domain",
-                pictures=pictures(models, kept["test"][0], _TASK),
+                pictures=pictures(asked, kept["test"][0], TASK),
             ),
             Section(
                 title="The same domain on a mesh four times finer",
-                pictures=pictures(models, kept["fine"][0], _TASK, " on the fine mesh"),
+                pictures=pictures(asked, kept["fine"][0], TASK, " on the fine mesh"),
             ),
             Section(
                 title="Upsampling",
@@ -355,7 +284,10 @@ class Demo:
                         image=plot_comparison(
                             coarse[0],
                             fine[1],
-                            {name: answer(m, coarse[0], fine[1]) for name, m in models.items()},
+                            {
+                                name: answer(model, reading(coarse[0], task), fine[1])
+                                for name, (model, task) in asked.items()
+                            },
                         ),
                         caption="Read on the coarse mesh, asked on the fine one.",
                     ),
@@ -412,11 +344,6 @@ def _is_past(deadline: float) -> bool:
     return time.monotonic() > deadline
 
 
-def _sides(trajectory: Any) -> tuple[PointField, PointField]:
-    """Source and truth of one solution, both with cells."""
-    return trajectory.mesh.select(*_TASK.inputs), trajectory.frame(0).select(*_TASK.outputs)
-
-
 def _fit_config(
     folder: Path,
     model: nn.Module,
@@ -437,50 +364,3 @@ def _fit_config(
     rates = sorted(record["steps_per_second"] for record in history[1:])
     steps = min(wanted.steps, max(20, int(rates[len(rates) // 2] * seconds)))
     return replace(wanted, steps=steps)
-
-
-@dataclass(frozen=True)
-class _OverCoarsePoints:
-    """A model's answer at the source's points, interpolated from there."""
-
-    model: Model
-
-    def __call__(self, source: PointField, target: PointField) -> Tensor:
-        with torch.no_grad():
-            known = source.with_values(self.model(source, source), target.channels)
-        return LinearInterpolation()(known, target)
-
-
-@dataclass(frozen=True)
-class _ExactCoarseValues:
-    """Linear interpolation of the exact solution at the coarse points."""
-
-    known: dict[int, PointField]
-
-    def __call__(self, source: PointField, target: PointField) -> Tensor:
-        return LinearInterpolation()(self.known[id(source)], target)
-
-
-def _upsample(
-    models: dict[str, Model], coarse: SinglePrecision, fine: SinglePrecision
-) -> Comparison:
-    """Sources on coarse meshes, answers asked at the points of fine ones."""
-    examples, known = [], {}
-    # Only solutions that both sets have: a failed sample is missing in its own set alone.
-    pairs = {_number(t): t for t in fine}
-    for trajectory in coarse:
-        other = pairs.get(_number(trajectory))
-        if other is None:
-            continue
-        source, solution = _sides(trajectory)
-        examples.append(Example(source, _sides(other)[1]))
-        known[id(source)] = solution
-    asked: dict[str, Model] = dict(models)
-    if "CST" in models:
-        asked["CST at coarse points, then linear"] = _OverCoarsePoints(models["CST"])
-    asked["exact at coarse points, then linear"] = _ExactCoarseValues(known)
-    return compare(asked, {"coarse to fine": examples}, metrics=(relative_l2,))
-
-
-def _number(trajectory: Any) -> int:
-    return int(trajectory.parameters["index"])

@@ -1,6 +1,6 @@
 """``cst predict`` and ``cst upsample``: from mesh file to mesh file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +14,7 @@ from cst_operator.cli._shared import (
     answer,
     console,
     open_model,
+    reading,
     select_source,
     warn_outside,
 )
@@ -94,12 +95,13 @@ def _answer_file(
     out: Path,
 ) -> int:
     model: Any = trained.model
-    names = model.config.in_names
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
+    names = replace(trained.task, boundary=False).source_channels
     read = select_source(source[1], names, source[0])
     if "weights" not in read:
         read = with_weights(read)
+    read = reading(read, trained.task)
     asked = target[1].select()
     if asked.dim != read.dim:
         raise InputError(
