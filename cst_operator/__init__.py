@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from cst_operator.autoregression import errors_over_time, rollout
 from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
 from cst_operator.checkpoint import load, save
 from cst_operator.comparison import Comparison, compare
@@ -37,6 +38,7 @@ from cst_operator.sobolev import LossTerms, SobolevLoss
 from cst_operator.tasks import (
     Forecast,
     FrameInterpolation,
+    LeadTime,
     PointUpsampling,
     Steady,
     TaskDataset,
@@ -63,6 +65,7 @@ __all__ = [
     "GridFNO",
     "GridFNOConfig",
     "InputError",
+    "LeadTime",
     "LossTerms",
     "MeshError",
     "MeshReport",
@@ -82,6 +85,7 @@ __all__ = [
     "cell_weights",
     "compare",
     "distance_to_boundary",
+    "errors_over_time",
     "evaluate",
     "fit",
     "gradient_operator",
@@ -96,6 +100,7 @@ __all__ = [
     "relative_h1",
     "relative_l2",
     "rms_error",
+    "rollout",
     "save",
     "with_weights",
     "write_mesh",

@@ -94,19 +94,31 @@ class Ensemble(nn.Module):
         return torch.stack([member(source, target) for member in self.members])
 
     @torch.no_grad()
-    def predict(self, source: PointField, target: PointField, *, chunk: int = 16384) -> PointField:
+    def predict(
+        self,
+        source: PointField,
+        target: PointField,
+        *,
+        chunk: int = 16384,
+        memory_limit: int = 0,
+    ) -> PointField:
         """Answer with uncertainty at one field's points, in chunks of bounded memory.
 
         Args:
             source: one known field.
             target: the query points; cells and facets are kept.
             chunk: query points at a time.
+            memory_limit: see :meth:`CSTOperator.predict <cst_operator.CSTOperator.predict>`; for
+                one member at a time, beside the answers of the others.
 
         Returns:
             The target with the mean of every channel and, named ``CHANNEL_std``, its spread.
         """
         members = cast(Sequence[CSTOperator], self.members)
-        answers = [member.predict(source, target, chunk=chunk) for member in members]
+        answers = [
+            member.predict(source, target, chunk=chunk, memory_limit=memory_limit)
+            for member in members
+        ]
         u = torch.stack([answer.u for answer in answers])
         names = list(answers[0].channels)
         return target.with_values(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from cst_operator._query_memory import fitting_chunk
 from cst_operator._ragged import Ragged
 from cst_operator.cst_config import CSTConfig
 from cst_operator.derivatives import Derivatives, differentiate
@@ -192,17 +193,34 @@ class CSTOperator(nn.Module):
         return Derivatives(out, dim=self.config.dim)
 
     @torch.no_grad()
-    def predict(self, source: PointField, target: PointField, *, chunk: int = 16384) -> PointField:
+    def predict(
+        self,
+        source: PointField,
+        target: PointField,
+        *,
+        chunk: int = 16384,
+        memory_limit: int = 0,
+    ) -> PointField:
         """Answer at one field's points, however many, in chunks of bounded memory.
 
         Args:
             source: one known field.
             target: the query points; cells and facets are kept.
             chunk: query points at a time; the joint form answers all at once.
+            memory_limit: bytes that the queries may take beside the encoded source, their answers
+                included; where needed, chunks are smaller. No limit if 0.
 
         Returns:
             The target with the answer as its samples.
+
+        Raises:
+            InputError: if the limit is too small for the answers.
+            ConfigError: if a limit is set in the joint form.
         """
+        if memory_limit:
+            itemsize = self.normalization.pos_scale.itemsize
+            fits = fitting_chunk(self.config, target.num_points, itemsize, memory_limit)
+            chunk = min(chunk, fits)
         training = self.training
         self.eval()
         try:
@@ -210,9 +228,7 @@ class CSTOperator(nn.Module):
                 u = self(source, target)
             else:
                 encoded = self.encode(source)
-                parts = self.coordinates(target)[None].split(chunk, dim=1)
-                dense = torch.cat([self.decode(encoded, part) for part in parts], dim=1)
-                u = self.normalization.decode(dense[0])
+                u = torch.cat([self._answer(encoded, part) for part in _split(target, chunk)])
         finally:
             self.train(training)
         return target.with_values(u, channels=self.config.out_names or None)
@@ -241,6 +257,11 @@ class CSTOperator(nn.Module):
         return self.normalization.coordinates(
             field.pos, field.time if self.config.transient else None
         )
+
+    def _answer(self, encoded: Encoded, part: PointField) -> Tensor:
+        """Answers of an encoded source at a few points, in the user's units, [M, c]."""
+        dense = self.decode(encoded, self.coordinates(part)[None])
+        return self.normalization.decode(dense[0])
 
     def _few(self, s: Tensor, values: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Samples to interpolate, no more of them than the configuration says."""
@@ -308,6 +329,13 @@ def _flowing(config: CSTConfig, attention: Attention) -> Attention:
         config.flow, steps=config.flow_steps, groups=config.heads, dim=config.coordinates
     )
     return FlowingAttention(attention, flow, partial(PointLaplacian, radius=config.flow_radius))
+
+
+def _split(field: PointField, chunk: int) -> Iterator[PointField]:
+    """The places of a field, so many at a time; a field without points as it is."""
+    times = field.time.split(chunk)
+    for pos, time in zip(field.pos.split(chunk), times, strict=True):
+        yield PointField(pos=pos, time=time)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from cst_operator.sampling import sample_cells, thin_out, union, with_boundary
 __all__ = [
     "FrameInterpolation",
     "Forecast",
+    "LeadTime",
     "PointUpsampling",
     "Steady",
     "Task",
@@ -94,6 +95,88 @@ class Forecast:
         source.time = first.time
         later = trajectory.space_time(range(1, trajectory.num_frames)).select(*self.outputs)
         return Example(_bare(source), _some(later, self.num_queries, generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeadTime:
+    """Static fields and the last frames in, the solution a lead time later out; for rollouts.
+
+    The source carries, in this order, the inputs, the last frame, the frames before it (``u[-1]``,
+    ``u[-2]``, ...), their ages before the last one (``age[1]``, ...), and the lead time ``lead``.
+    Ages and leads are constant channels in units of time, so frames may be unevenly spaced. Times
+    of the example are relative to the last frame that is read: what else depends on time must be
+    among the inputs. :func:`~cst_operator.autoregression.rollout` feeds answers back.
+
+    Args:
+        inputs: channels of the mesh and parameters of the trajectory that the source carries.
+        outputs: channels of the solution, read and asked for.
+        history: number of successive frames that are read.
+        leads: how many frames after the last one that is read may be asked; one is drawn for each
+            example, and so is the last frame.
+        num_queries: ask at that many random points; all if zero.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    history: int = 1
+    leads: tuple[int, ...] = (1,)
+    num_queries: int = 0
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ConfigError(f"history is {self.history}; expected at least 1")
+        if not self.leads or min(self.leads) < 1:
+            raise ConfigError(f"leads is {self.leads}; expected numbers of frames, at least 1")
+
+    @property
+    def source_channels(self) -> tuple[str, ...]:
+        """What the source carries, in its order."""
+        before = range(1, self.history)
+        past = [f"{name}[-{k}]" for k in before for name in self.outputs]
+        ages = [f"age[{k}]" for k in before]
+        return (*self.inputs, *self.outputs, *past, *ages, "lead")
+
+    def __call__(self, trajectory: Trajectory, generator: torch.Generator) -> Example:
+        """Make an example of one trajectory."""
+        lead = self.leads[int(torch.randint(len(self.leads), (1,), generator=generator))]
+        starts = trajectory.num_frames - self.history - lead + 1
+        if starts < 1:
+            raise FieldError(
+                f"the trajectory has {trajectory.num_frames} frames; history {self.history} and "
+                f"lead {lead} need at least {self.history + lead}"
+            )
+        first = int(torch.randint(starts, (1,), generator=generator))
+        last = first + self.history - 1
+        read = trajectory.u[first : last + 1][..., _columns(trajectory, self.outputs)]
+        wait = float(trajectory.times[last + lead] - trajectory.times[last])
+        source = self.source(trajectory, read, trajectory.times[first : last + 1], wait)
+        target = trajectory.frame(last + lead).select(*self.outputs)
+        target.time = torch.full_like(target.time, wait)
+        return Example(source, _some(target, self.num_queries, generator))
+
+    def source(
+        self, trajectory: Trajectory, frames: torch.Tensor, times: torch.Tensor, lead: float
+    ) -> PointField:
+        """What is read to answer a time ``lead`` after the last of some frames.
+
+        Args:
+            trajectory: what the inputs are taken from.
+            frames: samples of the outputs, oldest first, [history, N, c].
+            times: their times, [history].
+            lead: the lead time.
+        """
+        static = static_fields(trajectory, self.inputs)
+        ages = [float(times[-1] - time) for time in times.flip(0)[1:]]
+        constants = frames.new_tensor([*ages, lead]).expand(frames.shape[1], -1)
+        units = [trajectory.units[i] for i in _columns(trajectory, self.outputs)]
+        new = len(self.source_channels) - len(self.inputs)
+        source = static.with_channels(
+            torch.cat([*frames.flip(0), constants], dim=1),
+            self.source_channels[len(self.inputs) :],
+            [*(units * self.history), *[""] * (new - len(units) * self.history)],
+        )
+        source.time = torch.zeros_like(source.time)
+        return _bare(source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +320,15 @@ def static_fields(trajectory: Trajectory, names: Sequence[str]) -> PointField:
             value = mesh.pos.new_full((mesh.num_points, 1), float(trajectory.parameters[name]))
             mesh = mesh.with_channels(value, [name])
     return mesh.select(*names)
+
+
+def _columns(trajectory: Trajectory, names: Sequence[str]) -> list[int]:
+    for name in names:
+        if name not in trajectory.channels:
+            raise FieldError(
+                f"there is no channel {name!r}; the solution has {', '.join(trajectory.channels)}"
+            )
+    return [trajectory.channels.index(name) for name in names]
 
 
 def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:

@@ -168,6 +168,23 @@ def test_a_transient_model_depends_on_time_and_a_steady_one_does_not(seed, gener
     assert (transient(source, later) - transient(source, target)).abs().max() > 1e-3
 
 
+@both_forms
+def test_every_point_may_have_a_time_of_its_own(form, seed, generator):
+    model = tiny_model(seed, transient=True, form=form)
+    source = known_field(generator, 40, transient=True)
+    target = queries_in(generator, 15, transient=True)
+    assert len(source.time.unique()) == 40
+    order = torch.randperm(40, generator=generator)
+    answer = model(source, target)
+    torch.testing.assert_close(model(_rows(source, order), target), answer, **SUMS)
+    split = _rows(source, torch.cat([torch.arange(40), torch.tensor([3])]))
+    split.weights[[3, 40]] /= 2  # one place and time, known twice
+    torch.testing.assert_close(model(split, target), answer, **SUMS)
+    elsewhen = _rows(source, torch.arange(40))
+    elsewhen.time[3] += 0.3
+    assert (model(elsewhen, target) - answer).abs().max() > 1e-6
+
+
 def test_other_units_give_the_same_answers_in_those_units(seed, generator):
     model = tiny_model(seed, transient=True)
     source = known_field(generator, 40, transient=True)
