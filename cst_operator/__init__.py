@@ -21,6 +21,13 @@ from cst_operator.errors import (
 )
 from cst_operator.evaluation import Scores, evaluate
 from cst_operator.fields import Example, PointField, Trajectory
+from cst_operator.masking import (
+    EquallySpacedFrames,
+    LastFrames,
+    Masking,
+    RandomFrames,
+    Subsampled,
+)
 from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
 from cst_operator.mesh_report import MeshReport, mesh_report
 from cst_operator.metrics import max_error, relative_h1, relative_l2, rms_error
@@ -51,6 +58,7 @@ __all__ = [
     "CSTConfig",
     "Calibration",
     "Ensemble",
+    "EquallySpacedFrames",
     "CSTOperator",
     "CheckpointError",
     "Comparison",
@@ -66,17 +74,21 @@ __all__ = [
     "GridFNOConfig",
     "InputError",
     "LeadTime",
+    "LastFrames",
     "LossTerms",
+    "Masking",
     "MeshError",
     "MeshReport",
     "Normalization",
     "PointField",
     "PointUpsampling",
+    "RandomFrames",
     "Run",
     "Scores",
     "SobolevLoss",
     "SolverError",
     "Steady",
+    "Subsampled",
     "TaskDataset",
     "TrainingError",
     "Trajectory",

@@ -351,6 +351,17 @@ class Trajectory:
             changes[key] = None if value is None else value.to(dtype)
         return replace(self, **changes)
 
+    def window(self, frames: range) -> "Trajectory":
+        """Some successive frames; times stay as they are."""
+        cut = slice(frames.start, frames.stop, frames.step)
+        return replace(
+            self,
+            times=self.times[cut],
+            u=self.u[cut],
+            gradient=None if self.gradient is None else self.gradient[cut],
+            time_derivative=None if self.time_derivative is None else self.time_derivative[cut],
+        )
+
     def frame(self, index: int) -> PointField:
         """One frame as a field on the mesh; its weights integrate over space."""
         n = self.mesh.num_points

@@ -1,5 +1,6 @@
 """Data sets: generating, storing and reading trajectories, and readers of measured ones."""
 
+from cst_operator.datasets.clusters import Dask, Slurm
 from cst_operator.datasets.cylinder_wake import cylinder_wake
 from cst_operator.datasets.elastic_block import elastic_block
 from cst_operator.datasets.generation import generate
@@ -23,12 +24,16 @@ from cst_operator.datasets.readers import (
 )
 from cst_operator.datasets.store import read_trajectory, write_trajectory
 from cst_operator.datasets.trajectories import TrajectoryDataset, pack, read_manifest
+from cst_operator.datasets.windows import Windows
 
 __all__ = [
     "PUBLIC",
+    "Dask",
     "PublicFile",
     "SetReport",
+    "Slurm",
     "TrajectoryDataset",
+    "Windows",
     "cylinder_wake",
     "elastic_block",
     "fetch",

@@ -6,72 +6,91 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 from cst_operator.errors import SolverError
 
-__all__ = ["map_unordered"]
+__all__ = ["Spawned", "Workers", "map_unordered", "one_thread_each"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 _R = TypeVar("_R")
 
 
-def map_unordered(
-    function: Callable[[int], _R], items: Sequence[int], workers: int
-) -> Iterator[_R]:
-    """Results as they come, of processes with one thread each; one worker is this process.
+class Workers(Protocol):
+    """Who does the work."""
 
-    If a process dies (out of memory, killed), what it and the others had not finished is done
-    again. Workers end when this process does.
+    def attempt(
+        self, function: Callable[[int], _R], items: Sequence[int]
+    ) -> Iterator[tuple[int, _R]]:
+        """Items and results as they come; what died with its worker is left out."""
+        ...
+
+
+def map_unordered(
+    function: Callable[[int], _R], items: Sequence[int], workers: Workers
+) -> Iterator[_R]:
+    """Results as they come.
+
+    If a worker dies (out of memory, killed), what was not finished is done again.
 
     Raises:
-        SolverError: if processes die twice with nothing finished in between.
+        SolverError: if workers die twice with nothing finished in between.
     """
-    workers = min(workers, len(items))
-    if workers <= 1:
-        yield from map(function, items)
-        return
     waiting, fruitless = list(items), 0
     while waiting:
         left = list(waiting)
-        for item, result in _round(function, waiting, workers):
+        for item, result in workers.attempt(function, waiting):
             left.remove(item)
             yield result
         fruitless = fruitless + 1 if len(left) == len(waiting) else 0
         if fruitless == 2:
             raise SolverError(
-                f"worker processes died twice and made none of the {len(left)} missing samples "
-                f"(the first is {left[0]}), perhaps for lack of memory; call again with fewer "
-                "workers to continue"
+                f"workers died twice and made none of the {len(left)} missing samples "
+                f"(the first is {left[0]}), perhaps for lack of memory or time; call again with "
+                "fewer workers, or more for each, to continue"
             )
         waiting = left
 
 
-def _round(
-    function: Callable[[int], _R], items: Sequence[int], workers: int
-) -> Iterator[tuple[int, _R]]:
-    """What is finished before a worker dies."""
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), _start) as pool,
-    ):
-        futures: dict[Future[_R], int] = {}
-        try:
-            for item in items:
-                futures[pool.submit(function, item)] = item
-        except BrokenProcessPool:
-            pass  # died while the work was handed out; what was is looked at below
-        try:
-            for future in as_completed(futures):
-                if isinstance(future.exception(), BrokenProcessPool):
-                    continue
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+@dataclass(frozen=True)
+class Spawned:
+    """Processes of this machine with one thread each; one worker is this process itself.
+
+    They end when this process does.
+    """
+
+    number: int
+
+    def attempt(
+        self, function: Callable[[int], _R], items: Sequence[int]
+    ) -> Iterator[tuple[int, _R]]:
+        """What is finished before a worker dies."""
+        number = min(self.number, len(items))
+        if self.number == 1:
+            yield from ((item, function(item)) for item in items)
+            return
+        with (
+            one_thread_each(),
+            ProcessPoolExecutor(number, get_context("spawn"), _start) as pool,
+        ):
+            futures: dict[Future[_R], int] = {}
+            try:
+                for item in items:
+                    futures[pool.submit(function, item)] = item
+            except BrokenProcessPool:
+                pass  # died while the work was handed out; what was is looked at below
+            try:
+                for future in as_completed(futures):
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        continue
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start() -> None:
@@ -87,7 +106,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Numerical libraries read these when they are imported, so they are set before a spawn."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))

@@ -22,7 +22,8 @@ from rich.progress import (
 )
 
 from cst_operator._atomic import only_writer, write_atomically
-from cst_operator.datasets._workers import map_unordered
+from cst_operator.datasets._workers import Spawned, map_unordered
+from cst_operator.datasets.clusters import Dask, Slurm
 from cst_operator.datasets.store import Precision, read_attributes, write_trajectory
 from cst_operator.datasets.trajectories import (
     MANIFEST,
@@ -47,6 +48,7 @@ def generate(
     out: str | Path,
     seed: int = 0,
     workers: int = 1,
+    on: Slurm | Dask | None = None,
     refine: int = 0,
     dtype: Precision = "float64",
     progress: bool = True,
@@ -54,9 +56,9 @@ def generate(
     """Write n solutions of a system to a folder, one file each, and a manifest.
 
     A run that was interrupted continues when it is called again, with the same or a larger n: only
-    files that are missing or damaged are made. The files do not depend on the number of workers.
-    With workers > 1, the calling script needs ``if __name__ == "__main__":``, as processes are
-    spawned, and the system must be importable there.
+    files that are missing or damaged are made. The files do not depend on the number of workers or
+    where they are. With workers > 1, the calling script needs ``if __name__ == "__main__":``, as
+    processes are spawned, and the system must be importable there.
 
     Args:
         system: what draws and solves problems.
@@ -64,6 +66,7 @@ def generate(
         out: folder, made if it does not exist.
         seed: seed of the set.
         workers: number of processes, each with one BLAS thread; 1 works in this process.
+        on: the cluster whose workers are taken instead, see :mod:`cst_operator.datasets.clusters`.
         refine: halvings of the mesh's edge length, for the same problems on finer meshes.
         dtype: precision of the stored values, "float64" or "float32".
         progress: whether to show a progress bar on stderr.
@@ -74,7 +77,7 @@ def generate(
 
     Raises:
         InputError: if the folder holds something else or another process writes to it, or a number
-            is out of range.
+            is out of range, or the cluster cannot be used.
         SolverError: if workers died twice without finishing anything; the death of one is made
             good by doing its sample again.
     """
@@ -82,6 +85,8 @@ def generate(
         raise InputError(
             f"n is {n}, workers {workers}, refine {refine}; expected at least 1, 1 and 0"
         )
+    if on is not None and workers != 1:
+        raise InputError(f"workers is {workers} but {on} has its own; leave workers out")
     folder = Path(out)
     identity = _identity(system, seed, refine, dtype)
     if folder.exists() and not folder.is_dir():
@@ -93,10 +98,10 @@ def generate(
         failures = {f["index"]: f for f in old.get("failures", [])}
         missing = [i for i in range(n) if i not in shards and i not in failures]
         _write_manifest(folder, identity, n, shards, failures)
-        order = _Order(system, seed, refine, dtype, str(folder))
+        order = _Order(system, seed, refine, dtype, str(folder.resolve()))
         try:
             with _bar(progress, n, n - len(missing), system.name) as advance:
-                for outcome in map_unordered(order.make, missing, workers):
+                for outcome in map_unordered(order.make, missing, on or Spawned(workers)):
                     if outcome.reason is None:
                         shards[outcome.index] = _entry(folder, outcome.index, outcome.attempts)
                     else:
@@ -205,6 +210,10 @@ def _kept(folder: Path, n: int, listed: dict[int, dict[str, Any]]) -> dict[int, 
 
 def _entry(folder: Path, index: int, attempts: int) -> dict[str, Any]:
     path = folder / shard_name(index)
+    if not path.is_file():
+        raise InputError(
+            f"a worker made {path}, which is not here; give a folder that all machines share"
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"index": index, "file": path.name, "sha256": digest, "attempts": attempts}
 

@@ -28,6 +28,7 @@ from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 
 __all__ = [
+    "count_frames",
     "read_attributes",
     "read_packed_manifest",
     "read_trajectory",
@@ -196,19 +197,32 @@ def _dataset(group: h5py.Group, name: str, value: Tensor, dtype: str | None) -> 
     group.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
 
 
-def read_trajectory(path: str | Path, name: str | None = None) -> Trajectory:
+def read_trajectory(
+    path: str | Path, name: str | None = None, *, frames: range | None = None
+) -> Trajectory:
     """Read a trajectory that :func:`write_trajectory` wrote, or one of a packed file.
 
     Args:
         path: the file.
         name: name of the trajectory in a packed file.
+        frames: frames to read, all if omitted; the others are not touched.
 
     Raises:
         InputError: naming the file, if it is missing, truncated, damaged or of another format.
     """
     with _Shard(Path(path), _FORMAT if name is None else _PACKED) as file:
         group = file if name is None else file[f"trajectories/{name}"]
-        return _read(group, Path(path).stat().st_size)
+        return _read(group, Path(path).stat().st_size, frames)
+
+
+def count_frames(path: str | Path, name: str | None = None) -> int:
+    """Frames of a trajectory, without reading it.
+
+    Raises:
+        InputError: as :func:`read_trajectory`.
+    """
+    with _Shard(Path(path), _FORMAT if name is None else _PACKED) as file:
+        return len((file if name is None else file[f"trajectories/{name}"])["times"])
 
 
 def read_packed_manifest(path: str | Path) -> bytes:
@@ -295,7 +309,8 @@ def _plain(group: h5py.Group) -> dict[str, Any]:
     return result
 
 
-def _read(file: h5py.Group, size: int) -> Trajectory:
+def _read(file: h5py.Group, size: int, frames: range | None) -> Trajectory:
+    cut = None if frames is None else slice(frames.start, frames.stop, frames.step)
     mesh = file["mesh"]
     names, mesh_names = _plain(file), _plain(mesh)
     known: dict[str, Any] = {name: _tensor(mesh[name], size) for name in _MESH if name in mesh}
@@ -309,16 +324,16 @@ def _read(file: h5py.Group, size: int) -> Trajectory:
     )
     return Trajectory(
         mesh=field,
-        times=_tensor(file["times"], size),
-        u=_tensor(file["u"], size),
+        times=_tensor(file["times"], size, cut),
+        u=_tensor(file["u"], size, cut),
         channels=tuple(json.loads(names["channels"])),
         units=tuple(json.loads(names["units"])),
         parameters={name: float(value) for name, value in file["parameters"].attrs.items()},
-        **{name: _tensor(file[name], size) for name in _SERIES if name in file},
+        **{name: _tensor(file[name], size, cut) for name in _SERIES if name in file},
     )
 
 
-def _tensor(dataset: h5py.Dataset, size: int) -> Tensor:
+def _tensor(dataset: h5py.Dataset, size: int, cut: slice | None = None) -> Tensor:
     if dataset.nbytes > size:  # before memory is taken for it
         raise ValueError(f"{dataset.name} claims {dataset.nbytes} bytes in a file of {size}")
-    return torch.from_numpy(np.asarray(dataset[()]))
+    return torch.from_numpy(np.asarray(dataset[() if cut is None else cut]))

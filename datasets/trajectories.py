@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from cst_operator.datasets.store import (
+    count_frames,
     read_attributes,
     read_packed_manifest,
     read_trajectory,
@@ -105,12 +106,25 @@ class TrajectoryDataset(Sequence[Trajectory]):
     def __getitem__(self, index: int | slice) -> "Trajectory | TrajectoryDataset":
         if isinstance(index, slice):
             return self._part(self._shards[index])
-        return self._read(self._shards[index])
+        return self.read(index)
 
-    def _read(self, shard: dict[str, Any]) -> Trajectory:
+    def read(self, index: int, frames: range | None = None) -> Trajectory:
+        """A trajectory, or some of its frames, for which the others are not read.
+
+        Raises:
+            InputError: naming the file, if it is missing or damaged.
+        """
+        return read_trajectory(*self._place(self._shards[index]), frames=frames)
+
+    def num_frames(self, index: int) -> int:
+        """Frames of a trajectory, which is not read for it."""
+        return count_frames(*self._place(self._shards[index]))
+
+    def _place(self, shard: dict[str, Any]) -> tuple[Path, str | None]:
+        """File and name in it."""
         if self.path.is_file():
-            return read_trajectory(self.path, Path(shard["file"]).stem)
-        return read_trajectory(self.path / shard["file"])
+            return self.path, Path(shard["file"]).stem
+        return self.path / shard["file"], None
 
     def _part(self, shards: list[dict[str, Any]]) -> "TrajectoryDataset":
         part = object.__new__(TrajectoryDataset)
@@ -154,7 +168,7 @@ class TrajectoryDataset(Sequence[Trajectory]):
     def _damage(self, shard: dict[str, Any]) -> str:
         if self.path.is_file():
             try:
-                self._read(shard)
+                read_trajectory(*self._place(shard))
             except InputError as error:
                 return f"{Path(shard['file']).stem}: {error}"
             return ""

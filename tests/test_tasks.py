@@ -159,3 +159,25 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(generator):
     assert not _same(items[0], items[2])  # the same trajectory, another draw
     with pytest.raises(IndexError, match="example 6 of 6"):
         first[6]
+
+
+def test_the_command_line_keeps_no_more_trajectories_than_it_has_room_for(generator):
+    from cst_operator.cli._shared import SinglePrecision
+
+    class Counted(list[Trajectory]):
+        reads = 0
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return super().__getitem__(index)
+
+    source = Counted(_trajectory(generator) for _ in range(3))
+    size = sum(  # values in single precision, and cells
+        v.nbytes // 2 for v in (source[0].u, source[0].gradient, source[0].time_derivative)
+    )
+    kept = SinglePrecision(source, room=3 * size)  # of two, with their meshes
+    source.reads = 0
+    for _ in range(2):
+        for i in range(3):
+            assert torch.equal(kept[i].u, list(source)[i].u.float())
+    assert source.reads == 4  # the third one is read again

@@ -49,14 +49,16 @@ def warn(text: str) -> None:
 
 
 class SinglePrecision(Sequence[Trajectory]):
-    """Trajectories in torch's default precision, kept in memory once they were read.
+    """Trajectories in torch's default precision; the first that were read are kept in memory.
 
     Args:
         trajectories: what is read.
+        room: bytes that are kept at most.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory]) -> None:
+    def __init__(self, trajectories: Sequence[Trajectory], *, room: int = 2**29) -> None:
         self._source = trajectories
+        self._room = room
         self._kept: dict[int, Trajectory] = {}
 
     def __len__(self) -> int:
@@ -66,9 +68,22 @@ class SinglePrecision(Sequence[Trajectory]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        if index not in self._kept:
-            self._kept[index] = self._source[index].to(torch.get_default_dtype())
-        return self._kept[index]
+        if index in self._kept:
+            return self._kept[index]
+        trajectory = self._source[index].to(torch.get_default_dtype())
+        size = _num_bytes(trajectory)
+        if size <= self._room:
+            self._kept[index] = trajectory
+            self._room -= size
+        return trajectory
+
+
+def _num_bytes(trajectory: Trajectory) -> int:
+    mesh = trajectory.mesh
+    values = [trajectory.u, trajectory.gradient, trajectory.time_derivative]
+    values += [mesh[name] for name in mesh.keys() if torch.is_tensor(mesh[name])]  # noqa: SIM118
+    values += list((mesh.get("cells") or {}).values())
+    return sum(value.nbytes for value in values if value is not None)
 
 
 def open_set(folder: str | Path) -> TrajectoryDataset:

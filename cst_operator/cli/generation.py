@@ -1,6 +1,6 @@
 """``cst generate``: solve random problems."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -8,7 +8,7 @@ import tyro
 from rich.markup import escape
 
 from cst_operator.cli._shared import console, warn
-from cst_operator.datasets import generate
+from cst_operator.datasets import Dask, Slurm, generate
 from cst_operator.errors import InputError
 from cst_operator.solvers import SYSTEMS
 
@@ -22,7 +22,9 @@ class Generate:
     help: ClassVar[str] = (
         f"Draw and solve random problems on random domains. Systems: {', '.join(SYSTEMS)}.\n"
         "An interrupted generation continues when the same command is called again.\n\n"
-        "Example:\n  cst generate poisson --n 200 --workers 2 --out data/poisson"
+        "Examples:\n  cst generate poisson --n 200 --workers 2 --out data/poisson\n"
+        "  cst generate poisson --n 9999 --on slurm --slurm.jobs 64 --out data/poisson\n"
+        "  cst generate poisson --n 9999 --on dask --dask.scheduler tcp://node1:8786 --out data/p"
     )
 
     system: tyro.conf.Positional[str]
@@ -34,7 +36,13 @@ class Generate:
     seed: int = 0
     """Seed of the set; take another one for test data."""
     workers: int = 1
-    """Processes that solve."""
+    """Processes of this machine that solve."""
+    on: Literal["here", "slurm", "dask"] = "here"
+    """Where they are solved: here, as jobs of SLURM, or on a Dask cluster."""
+    slurm: Slurm = field(default_factory=Slurm)
+    """Jobs, for --on slurm."""
+    dask: Dask = field(default_factory=Dask)
+    """Cluster, for --on dask."""
     refine: int = 0
     """Halvings of the mesh's edge length: 1 gives the same problems with four times the points."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -52,6 +60,7 @@ class Generate:
             out=self.out,
             seed=self.seed,
             workers=self.workers,
+            on={"here": None, "slurm": self.slurm, "dask": self.dask}[self.on],
             refine=self.refine,
             dtype=self.dtype,
         )
