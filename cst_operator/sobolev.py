@@ -1,13 +1,13 @@
 """Sobolev losses: the error, its derivatives, and the smoothness of the answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cst_operator._ragged import Ragged
+from cst_operator._draws import choose, draw_dummies, per_sample
 from cst_operator.differentiation import GradientOperator, gradient_operator
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
@@ -23,6 +23,8 @@ class LossTerms:
     """Weighted sum of the terms, the mean over the samples, a scalar."""
     terms: Mapping[str, Tensor]
     """Every term before its weight, by name, scalars."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Weight of every term, by the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,8 @@ class SobolevLoss:
 
         Args:
             model: called as ``model(source, target)``.
-            batch: an example, or a PyG batch of examples; the target needs weights.
+            batch: an example, or a PyG batch of examples; the target needs weights. The source may
+                be what the model's ``encode`` made of it.
             generator: draws the dummy points; the global one if omitted.
 
         Raises:
@@ -111,7 +114,7 @@ class SobolevLoss:
                 "set them with cst_operator.with_weights(field)"
             )
         exact = callable(getattr(model, "derivatives", None))
-        if exact and (self.order or self.smoothing):
+        if exact and isinstance(source, PointField) and (self.order or self.smoothing):
             source = model.encode(source, target)  # type: ignore[operator]
         terms: dict[str, Tensor] = {}
         if self.order and exact and not self.num_points:
@@ -123,7 +126,7 @@ class SobolevLoss:
         if self.order and exact:
             points, row = target, torch.arange(len(u), device=u.device)
             if answer is None:
-                points, row = _choose(target, self.num_points, generator)
+                points, row = choose(target, self.num_points, generator)
                 answer = model.derivatives(source, points, self.order)  # type: ignore[operator]
             for j in range(1, self.order + 1):
                 wanted = _known(target, j)[row]
@@ -133,28 +136,31 @@ class SobolevLoss:
             terms.update(self._nodal(u, target))
         if self.smoothing:
             terms.update(self._smooth(model, source, target, generator, exact))
-        total = sum(weight * terms[name] for name, weight in self._weighted())
-        return LossTerms(torch.as_tensor(total), terms)
+        weights = self._weights()
+        total = sum(weight * terms[name] for name, weight in weights.items())
+        return LossTerms(torch.as_tensor(total), terms, weights)
 
-    def _weighted(self) -> list[tuple[str, float]]:
+    def _weights(self) -> dict[str, float]:
         weights = self.weights or (1.0,) * (self.order + 1)
-        return [
-            *((f"order{j}", weight) for j, weight in enumerate(weights)),
-            *((f"smoothing{q}", weight) for q, weight in enumerate(self.smoothing, start=1)),
-        ]
+        return {
+            **{f"order{j}": weight for j, weight in enumerate(weights)},
+            **{f"smoothing{q}": weight for q, weight in enumerate(self.smoothing, start=1)},
+        }
 
-    def _norm(self, error: Tensor, reference: Tensor, field: PointField, weights: Tensor) -> Tensor:
+    def _norm(
+        self, error: Tensor, reference: Tensor, points: PointField, weights: Tensor
+    ) -> Tensor:
         """Mean over the samples of the norm of ``error``, relative to ``reference``."""
-        size = self._integral(error, field, weights)
+        size = self._integral(error, points, weights)
         if self.relative:
-            size = size / self._integral(reference, field, weights)
+            size = size / self._integral(reference, points, weights)
         # The root has no slope at zero error, where there is nothing left to learn.
         return size.clamp_min(torch.finfo(size.dtype).tiny).pow(1 / self.p).mean()
 
-    def _integral(self, value: Tensor, field: PointField, weights: Tensor) -> Tensor:
+    def _integral(self, value: Tensor, points: PointField, weights: Tensor) -> Tensor:
         """Integral of ``|value|^p`` for every sample, [B]."""
         density = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-        return _per_sample(weights * density.abs().pow(self.p).flatten(1).sum(1), field)
+        return per_sample(weights * density.abs().pow(self.p).flatten(1).sum(1), points)
 
     def _nodal(self, u: Tensor, target: PointField) -> dict[str, Tensor]:
         """Target terms of a model that only has values at the nodes."""
@@ -184,9 +190,9 @@ class SobolevLoss:
                 "smoothing terms need a model that is a function of the coordinate, with a "
                 "derivatives method; use target terms (order=1) for this model"
             )
-        dummies = _dummies(target, self.num_dummies, generator)
+        dummies = draw_dummies(target, self.num_dummies, generator)
         answer = model.derivatives(source, dummies, len(self.smoothing))  # type: ignore[operator]
-        volume = _per_sample(target.weights, target)
+        volume = per_sample(target.weights, target)
         scale = self._integral(target.u, target, target.weights) / volume
         terms = {}
         for q in range(1, len(self.smoothing) + 1):
@@ -196,14 +202,6 @@ class SobolevLoss:
                 size.clamp_min(torch.finfo(size.dtype).tiny).pow(1 / self.p).mean()
             )
         return terms
-
-
-def _per_sample(rows: Tensor, field: PointField) -> Tensor:
-    """Sum of the rows of every sample, [B]."""
-    if "batch" not in field:
-        return rows.sum()[None]
-    sums = rows.new_zeros(len(field.ptr) - 1)
-    return sums.index_add(0, field.batch, rows)
 
 
 def _known(target: PointField, order: int) -> Tensor:
@@ -239,57 +237,3 @@ def _evaluation_points(operator: GradientOperator, target: PointField) -> PointF
         first = torch.arange(len(operator.weights), device=row.device) * d
         places.ptr, places.batch = target.ptr, target.batch[node[torch.searchsorted(row, first)]]
     return places
-
-
-def _choose(
-    target: PointField, count: int, generator: torch.Generator | None
-) -> tuple[PointField, Tensor]:
-    """``count`` points of every sample, drawn with the density of the weights, and their rows.
-
-    Each stands for an equal share of its sample, so a mean over them estimates the mean over the
-    domain.
-    """
-    layout = Ragged.of(target)
-    cumulative = layout.pad(target.weights).masked_fill(layout.padding, 0).cumsum(1)
-    level = _uniform(cumulative, count, generator) * cumulative[:, -1:]
-    # Padding adds nothing, so the last real point is the first to reach the total; the bound is for
-    # sums that rounding, in parallel, leaves out of order.
-    last = (~layout.padding).sum(1, keepdim=True) - 1
-    place = torch.searchsorted(cumulative, level).minimum(last)
-    row = layout.gather.gather(1, place).flatten()
-    chosen = PointField()
-    chosen.pos, chosen.time = target.pos[row], target.time[row]
-    samples = len(cumulative)
-    chosen.weights = (cumulative[:, -1:] / count).expand(-1, count).flatten()
-    chosen.spacing = target.weights[row]
-    chosen.batch = torch.arange(samples, device=row.device).repeat_interleave(count)
-    chosen.ptr = torch.arange(samples + 1) * count  # on the host, where the layout is made
-    return chosen, row
-
-
-def _dummies(target: PointField, count: int, generator: torch.Generator | None) -> PointField:
-    """``count`` points between those of the target, in space and, where it varies, in time."""
-    points, _ = _choose(target, count, generator)
-    layout = Ragged.of(target)
-    time = layout.pad(target.time)
-    first, last = time.amin(1, keepdim=True), time.amax(1, keepdim=True)
-    d = target.pos.shape[1]
-    # A point's weight is about the volume (times the time) that is nearest to it.
-    span = torch.where(last > first, last - first, torch.ones_like(first))
-    frames = torch.where(last > first, span / _num_times(time), torch.ones_like(first))
-    width = (points.spacing.view(len(first), -1) / frames).flatten().pow(1 / d)
-    shift = _uniform(points.pos, d, generator) - 0.5
-    points.pos = points.pos + width[:, None] * shift
-    points.time = (first + _uniform(first, count, generator) * (last - first)).flatten()
-    return points
-
-
-def _num_times(time: Tensor) -> Tensor:
-    """Number of different times of every sample, [B, 1]."""
-    return 1 + (time.sort(1).values.diff(dim=1) > 0).sum(1, keepdim=True)
-
-
-def _uniform(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers in [0, 1), [len(like), count]."""
-    device = "cpu" if generator is None else generator.device
-    return torch.rand(len(like), count, generator=generator, device=device).to(like)

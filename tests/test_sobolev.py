@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cst_operator._draws import draw_dummies
 from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
-from cst_operator.sobolev import SobolevLoss, _dummies
+from cst_operator.sobolev import SobolevLoss
 from tests.mesh_samples import box
 from tests.model_samples import joined, known_field, tiny_model
 
@@ -208,14 +209,14 @@ def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
         weights=torch.cat([f.weights * w for f, w in zip(frames, (0.25, 1.0, 0.75), strict=True)]),
         time=torch.cat([f.time for f in frames]).double(),
     )
-    dummies = _dummies(moving, 500, generator)
+    dummies = draw_dummies(moving, 500, generator)
     assert 2 <= float(dummies.time.min()) < 2.2
     assert 3.8 < float(dummies.time.max()) <= 4
     cell = 0.125  # a weight is about a cell's area: shifts stay within one cell
     assert float(dummies.pos.min()) >= -cell
     assert float(dummies.pos.max()) <= 1 + cell
     assert float(torch.cdist(dummies.pos, pos).amin(1).max()) > 0.2 * cell
-    still = _dummies(frames[1], 50, generator)
+    still = draw_dummies(frames[1], 50, generator)
     assert torch.equal(still.time, torch.full((50,), 2.5).double())
 
 
