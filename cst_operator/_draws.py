@@ -1,4 +1,4 @@
-"""Random points of samples, and sums over their rows."""
+"""What losses ask of samples: random points, sums over their rows, names of channels."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,20 @@ from torch import Tensor
 from cst_operator._ragged import Ragged
 from cst_operator.fields import PointField
 
-__all__ = ["choose", "draw_dummies", "per_sample"]
+__all__ = ["choose", "draw_dummies", "names_of", "per_sample"]
+
+
+def names_of(samples: PointField) -> tuple[str, ...]:
+    """Names of the channels, of a batch those of its first sample."""
+    given = samples.get("channels", ())
+    return tuple(given[0] if isinstance(given, list) else given)
 
 
 def per_sample(rows: Tensor, field: PointField) -> Tensor:
-    """Sum of the rows of every sample, [B]."""
+    """Sum of the rows of every sample, [rows, ...] -> [B, ...]."""
     if "batch" not in field:
-        return rows.sum()[None]
-    sums = rows.new_zeros(len(field.ptr) - 1)
+        return rows.sum(0, keepdim=True)
+    sums = rows.new_zeros(len(field.ptr) - 1, *rows.shape[1:])
     return sums.index_add(0, field.batch, rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cst_operator._draws import choose, draw_dummies, per_sample
+from cst_operator._draws import choose, draw_dummies, names_of, per_sample
 from cst_operator._nearby import values_nearby
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import gradient_operator
@@ -86,15 +86,17 @@ class State:
 
     def time_derivative(self, name: str, order: int = 1) -> Tensor:
         """Derivative of a channel in time, of the first order or a higher one, [M]."""
-        found = self._answer.time_derivative if order == 1 else self._answer.order(order)
         if order == 1:
-            return found[:, self._channel(name)]
+            return self._answer.time_derivative[:, self._channel(name)]
+        found = self._answer.order(order)[:, self._channel(name)]
         d = self.pos.shape[1]
         if found.shape[-1] == d:
             raise ValueError(
                 "this model has no time coordinate; make it with CSTConfig(transient=True)"
             )
-        return found[:, self._channel(name)][(..., *(d,) * order)]
+        for _ in range(order):
+            found = found[..., d]
+        return found
 
     def field(self, name: str) -> Tensor:
         """A channel of the source that does not change in time, [M].
@@ -102,7 +104,7 @@ class State:
         Its sample where a point is one of the source's, else interpolated: exact for linear fields,
         of second order in the spacing of the source.
         """
-        known = _names(self._source)
+        known = names_of(self._source)
         if name not in known:
             raise FieldError(
                 f"the source has no channel {name!r}, only {', '.join(known) or 'none'}; "
@@ -214,7 +216,7 @@ class PhysicsLoss:
             answer = model.derivatives(read, points, self.order)  # type: ignore[operator]
         else:
             answer = self._nodal(model(source, target), target)
-        residual = self.residual(State(answer, _names(target), points, source))
+        residual = self.residual(State(answer, names_of(target), points, source))
         if residual.shape[:1] != points.pos.shape[:1]:
             raise FieldError(
                 f"the residual has shape {tuple(residual.shape)}; expected one row for each of the "
@@ -249,9 +251,3 @@ class PhysicsLoss:
             finer = operator.nodal(tensors[-1].flatten(1))
             tensors.append(finer.reshape(*tensors[-1].shape, -1))
         return Derivatives(tensors, dim=target.pos.shape[1])
-
-
-def _names(samples: PointField) -> tuple[str, ...]:
-    """Names of the channels, of a batch those of its first sample."""
-    given = samples.get("channels", ())
-    return tuple(given[0] if isinstance(given, list) else given)
