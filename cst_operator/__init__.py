@@ -34,6 +34,7 @@ from cst_operator.metrics import max_error, relative_h1, relative_l2, rms_error
 from cst_operator.model import CSTOperator
 from cst_operator.normalization import Normalization
 from cst_operator.peers import GridFNO, GridFNOConfig
+from cst_operator.physics import PhysicsLoss, State
 from cst_operator.quadrature import (
     cell_weights,
     integrate,
@@ -80,6 +81,7 @@ __all__ = [
     "MeshError",
     "MeshReport",
     "Normalization",
+    "PhysicsLoss",
     "PointField",
     "PointUpsampling",
     "RandomFrames",
@@ -87,6 +89,7 @@ __all__ = [
     "Scores",
     "SobolevLoss",
     "SolverError",
+    "State",
     "Steady",
     "Subsampled",
     "TaskDataset",

@@ -26,7 +26,10 @@ class LossTerms(Protocol):
 
     @property
     def terms(self) -> Mapping[str, Tensor]:
-        """Its parts, scalars, for the log."""
+        """Its parts, scalars, for the log.
+
+        A result that also has ``weights`` of the terms, by the same names, can be balanced.
+        """
         ...
 
 
@@ -48,7 +51,8 @@ def add_gradient(model: nn.Module, loss: Loss, part: Part, state: State, config:
     dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=config.precision != "float32"):
         result = loss(model, part.batch, generator=generator)
-    total = result.total
+    total = state.balancing.total(result.total, result.terms, getattr(result, "weights", None))
+    state.balancing.add(result.terms, part.share)
     state.scaler.scale(total * part.share).backward()
     state.note_if_bad(total)
     for key, value in {"": total, **{f"terms.{k}": v for k, v in result.terms.items()}}.items():
@@ -77,6 +81,7 @@ def optimize(state: State, config: FitConfig, processes: Processes) -> None:
         state.scaler.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
+    state.balancing.update(processes)
     state.averaging.update(state.step)
     if state.scaler.is_enabled():
         norm = norm.nan_to_num(0.0, 0.0)

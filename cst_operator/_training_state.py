@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cst_operator import checkpoint
 from cst_operator._averaging import Averaging
+from cst_operator._balancing import Balancing
 from cst_operator.checkpoint import Checkpoint, TrainingState
 from cst_operator.errors import CheckpointError, InputError
 from cst_operator.fit_config import FitConfig
@@ -32,6 +33,7 @@ class State:
     names: tuple[list[str], ...]
     """Names of each optimizer's parameters, in its order."""
     averaging: Averaging
+    balancing: Balancing
     scaler: torch.amp.GradScaler
     """Scales the loss where the forward pass is float16, else does nothing."""
     first_bad: Tensor
@@ -87,6 +89,7 @@ def new_state(model: nn.Module, config: FitConfig, device: torch.device) -> Stat
         optimizers=tuple(optimizers),
         names=tuple(names),
         averaging=Averaging(model, config.ema),
+        balancing=Balancing(config.balance),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "float16"),
         first_bad=torch.full((), -1, dtype=torch.long, device=device),
     )
@@ -121,6 +124,7 @@ def save_step(
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{names[i]}.{key}": value for key, value in values.items()}
     tensors |= {f"sums.{key}": value for key, value in state.sums.items()}
+    tensors |= {f"means.{key}": value for key, value in state.balancing.means.items()}
     tensors |= {f"best.{key}": value for key, value in state.best.items()}
     values = {
         "step": state.step,
@@ -151,6 +155,8 @@ def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
             kind, name = key.split(".", 1)
             if kind == "sums":
                 state.sums[name] = tensor.to(device)
+            elif kind == "means":
+                state.balancing.means[name] = tensor.to(device)
             elif kind == "best":
                 state.best[name] = tensor.to(device)
             elif kind == "parameters":  # until here they were the averaged ones

@@ -38,6 +38,9 @@ class FitConfig:
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.999
     """Decay of the average of the weights; 0 for none."""
+    balance: float = 0.0
+    """Decay of the running means by which the terms of a loss are brought to the size of the first,
+    so that all count as their weights say; 0 leaves the terms as they are."""
     seed: int = 0
     """Seed of the order of the examples and of every random number."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -87,6 +90,7 @@ class FitConfig:
             ("floor", lambda x: 0 <= x <= 1, "a share of lr from 0 to 1"),
             ("clip", lambda x: 0 <= x < math.inf, "a positive number, or 0 for no limit"),
             ("ema", lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+            ("balance", lambda x: 0 <= x < 1, "a number from 0 to below 1"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):

@@ -30,6 +30,7 @@ from cst_operator.nn import (
     make_attention,
     make_flow,
 )
+from cst_operator.nn.attention import in_forward_mode
 from cst_operator.normalization import Normalization
 
 __all__ = ["CSTOperator", "Encoded"]
@@ -270,8 +271,7 @@ class CSTOperator(nn.Module):
 
     def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:
         # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
-        forward_mode = torch._C._functorch.maybe_current_level() is not None
-        if self.config.recompute and torch.is_grad_enabled() and not forward_mode:
+        if self.config.recompute and torch.is_grad_enabled() and not in_forward_mode():
             return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
         return cast(Tensor, block(h, at, memory))
 

@@ -1,13 +1,13 @@
 """Sobolev losses: the error, its derivatives, and the smoothness of the answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cst_operator._ragged import Ragged
+from cst_operator._draws import choose, draw_dummies, names_of, per_sample
 from cst_operator.differentiation import GradientOperator, gradient_operator
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
@@ -23,6 +23,8 @@ class LossTerms:
     """Weighted sum of the terms, the mean over the samples, a scalar."""
     terms: Mapping[str, Tensor]
     """Every term before its weight, by name, scalars."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Weight of every term, by the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,11 @@ class SobolevLoss:
         \mu_q \left( \frac{\operatorname{mean} |D^q \hat u|^p}{\operatorname{mean} |u|^p}
         \right)^{1/p},
 
-    which asks for a smooth answer and needs no derivative of the data. :math:`|D^j e|^p` sums over
-    channels and all derivatives of order j in the user's coordinates, time included where the
-    target knows it; mixed derivatives count once for each of their orderings.
+    which asks for a smooth answer and needs no derivative of the data; the variance of the
+    estimated mean is that of :math:`|D^q \hat u|^p` over the domain divided by ``num_dummies``.
+    :math:`|D^j e|^p` sums over channels and all derivatives of order j in the user's coordinates,
+    time included where the target knows it; mixed derivatives count once for each of their
+    orderings. Channels, and derivatives in time, may be terms of their own.
 
     A model with a ``derivatives`` method is differentiated exactly, by forward mode; any other
     through its nodal values, by the gradient operator of the target's mesh.
@@ -54,8 +58,14 @@ class SobolevLoss:
     Args:
         order: highest order k of the target terms.
         p: exponent p >= 1.
+        powers: exponents of the orders 0, 1, ... where they differ; p for those not listed.
         weights: :math:`\lambda_0, \ldots, \lambda_k`; all 1 if empty.
         smoothing: :math:`\mu_1, \mu_2, \ldots`; no smoothing if empty.
+        time_weights: weights of the orders 1 to k for terms of their own, of the derivatives that
+            are taken in time at least once; the others then have those in space alone.
+        time_smoothing: the same for smoothing terms.
+        channel_weights: factors of the channels, whose norms are then terms of their own, each
+            relative to its own data; one norm of all channels if empty.
         relative: divide by the norm of the data.
         num_points: evaluate derivatives in target terms at that many random query points of every
             sample, a Monte-Carlo estimate of the integral; at all of them if zero.
@@ -71,8 +81,12 @@ class SobolevLoss:
 
     order: int = 0
     p: float = 2.0
+    powers: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
     smoothing: tuple[float, ...] = ()
+    time_weights: tuple[float, ...] = ()
+    time_smoothing: tuple[float, ...] = ()
+    channel_weights: tuple[float, ...] = ()
     relative: bool = True
     num_points: int = 0
     num_dummies: int = 64
@@ -80,13 +94,18 @@ class SobolevLoss:
     def __post_init__(self) -> None:
         if self.order < 0:
             raise ConfigError(f"order is {self.order}; expected zero or more")
-        if self.p < 1:
-            raise ConfigError(f"p is {self.p}; a norm needs at least 1")
-        if self.weights and len(self.weights) != self.order + 1:
-            raise ConfigError(
-                f"{len(self.weights)} weights were given; order {self.order} needs {self.order + 1}"
-            )
-        if min((*self.weights, *self.smoothing, 0.0)) < 0:
+        for p in (self.p, *self.powers):
+            if p < 1:
+                raise ConfigError(f"p is {p}; a norm needs at least 1")
+        for name, count in (
+            ("weights", self.order + 1),
+            ("time_weights", self.order),
+            ("time_smoothing", len(self.smoothing)),
+        ):
+            given = len(getattr(self, name))
+            if given and given != count:
+                raise ConfigError(f"{given} {name} were given; the orders need {count}")
+        if min((*self._weights().values(), *self.channel_weights, 0.0)) < 0:
             raise ConfigError("weights of a loss must not be negative")
         if self.num_points < 0 or self.num_dummies < 1:
             raise ConfigError("num_points must be zero or more and num_dummies at least one")
@@ -98,7 +117,8 @@ class SobolevLoss:
 
         Args:
             model: called as ``model(source, target)``.
-            batch: an example, or a PyG batch of examples; the target needs weights.
+            batch: an example, or a PyG batch of examples; the target needs weights. The source may
+                be what the model's ``encode`` made of it.
             generator: draws the dummy points; the global one if omitted.
 
         Raises:
@@ -111,62 +131,124 @@ class SobolevLoss:
                 "set them with cst_operator.with_weights(field)"
             )
         exact = callable(getattr(model, "derivatives", None))
-        if exact and (self.order or self.smoothing):
+        if exact and isinstance(source, PointField) and (self.order or self.smoothing):
             source = model.encode(source, target)  # type: ignore[operator]
-        terms: dict[str, Tensor] = {}
         if self.order and exact and not self.num_points:
             answer = model.derivatives(source, target, self.order)  # type: ignore[operator]
             u = answer.u
         else:
             answer, u = None, model(source, target)
-        terms["order0"] = self._norm(u - target.u, target.u, target, target.weights)
+        found = {"order0": self._norm(u - target.u, target.u, target, target.weights, 0)}
         if self.order and exact:
             points, row = target, torch.arange(len(u), device=u.device)
             if answer is None:
-                points, row = _choose(target, self.num_points, generator)
+                points, row = choose(target, self.num_points, generator)
                 answer = model.derivatives(source, points, self.order)  # type: ignore[operator]
             for j in range(1, self.order + 1):
                 wanted = _known(target, j)[row]
-                got = answer.order(j)[(..., *(slice(wanted.shape[-1]),) * j)]
-                terms[f"order{j}"] = self._norm(got - wanted, wanted, points, points.weights)
+                error = answer.order(j)[(..., *(slice(wanted.shape[-1]),) * j)] - wanted
+                for name, part in self._parts(j, wanted, target.pos.shape[1]).items():
+                    found[name] = self._norm(
+                        _pick(error, part), _pick(wanted, part), points, points.weights, j
+                    )
         elif self.order:
-            terms.update(self._nodal(u, target))
+            found.update(self._nodal(u, target))
         if self.smoothing:
-            terms.update(self._smooth(model, source, target, generator, exact))
-        total = sum(weight * terms[name] for name, weight in self._weighted())
-        return LossTerms(torch.as_tensor(total), terms)
+            found.update(self._smooth(model, source, target, generator, exact))
+        terms, weights = self._by_channel(found, target)
+        total = sum(weight * terms[name] for name, weight in weights.items())
+        return LossTerms(torch.as_tensor(total), terms, weights)
 
-    def _weighted(self) -> list[tuple[str, float]]:
+    def _weights(self) -> dict[str, float]:
+        """Weights of the terms, before channels are told apart."""
         weights = self.weights or (1.0,) * (self.order + 1)
-        return [
-            *((f"order{j}", weight) for j, weight in enumerate(weights)),
-            *((f"smoothing{q}", weight) for q, weight in enumerate(self.smoothing, start=1)),
-        ]
+        named = {f"order{j}": weight for j, weight in enumerate(weights)}
+        for name, given in (
+            ("time", self.time_weights),
+            ("smoothing", self.smoothing),
+            ("time_smoothing", self.time_smoothing),
+        ):
+            named.update({f"{name}{q}": weight for q, weight in enumerate(given, start=1)})
+        return named
 
-    def _norm(self, error: Tensor, reference: Tensor, field: PointField, weights: Tensor) -> Tensor:
-        """Mean over the samples of the norm of ``error``, relative to ``reference``."""
-        size = self._integral(error, field, weights)
+    def _by_channel(
+        self, found: Mapping[str, Tensor], target: PointField
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Terms and weights by name, from one number for every channel or for all."""
+        if not self.channel_weights:
+            return {name: values[0] for name, values in found.items()}, self._weights()
+        channels = names_of(target)
+        if len(channels) != len(self.channel_weights):
+            raise ConfigError(
+                f"{len(self.channel_weights)} channel_weights were given; the target has the "
+                f"{len(channels)} channels {', '.join(channels)}"
+            )
+        terms, weights = {}, {}
+        for name, weight in self._weights().items():
+            for i, channel in enumerate(channels):
+                terms[f"{name}[{channel}]"] = found[name][i]
+                weights[f"{name}[{channel}]"] = weight * self.channel_weights[i]
+        return terms, weights
+
+    def _parts(
+        self, order: int, value: Tensor, d: int, smoothing: bool = False
+    ) -> dict[str, Tensor | None]:
+        """Where each term of an order is in its derivatives, [..., D, ..., D]; None for all."""
+        name, apart = ("smoothing", self.time_smoothing) if smoothing else ("", self.time_weights)
+        if not apart:
+            return {f"{name or 'order'}{order}": None}
+        if value.shape[-1] == d:
+            raise FieldError(
+                "derivatives in time are to be a term, but there are none; give targets with a "
+                "time_derivative and a model with CSTConfig(transient=True), or no time_weights "
+                "and time_smoothing"
+            )
+        where = torch.zeros(value.shape[-order:], dtype=torch.bool, device=value.device)
+        where[(slice(d),) * order] = True
+        timed = f"time_{name}" if name else "time"
+        return {f"{name or 'order'}{order}": where, f"{timed}{order}": ~where}
+
+    def _norm(
+        self, error: Tensor, reference: Tensor, points: PointField, weights: Tensor, order: int
+    ) -> Tensor:
+        """Mean over the samples of the norm of ``error`` [M, c, ...], relative to ``reference``."""
+        size = self._integral(error, points, weights, order)
         if self.relative:
-            size = size / self._integral(reference, field, weights)
-        # The root has no slope at zero error, where there is nothing left to learn.
-        return size.clamp_min(torch.finfo(size.dtype).tiny).pow(1 / self.p).mean()
+            size = size / self._integral(reference, points, weights, order)
+        return self._root(size, order)
 
-    def _integral(self, value: Tensor, field: PointField, weights: Tensor) -> Tensor:
-        """Integral of ``|value|^p`` for every sample, [B]."""
+    def _root(self, size: Tensor, order: int) -> Tensor:
+        # The root has no slope at zero error, where there is nothing left to learn.
+        return size.clamp_min(torch.finfo(size.dtype).tiny).pow(1 / self._power(order)).mean(0)
+
+    def _power(self, order: int) -> float:
+        return self.powers[order] if order < len(self.powers) else self.p
+
+    def _integral(self, value: Tensor, points: PointField, weights: Tensor, order: int) -> Tensor:
+        """Integral of ``|value|^p`` for every sample, [B, c], or [B, 1] for all channels."""
         density = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-        return _per_sample(weights * density.abs().pow(self.p).flatten(1).sum(1), field)
+        density = density.abs().pow(self._power(order)).reshape(*value.shape[:2], -1).sum(2)
+        if not self.channel_weights:
+            density = density.sum(1, keepdim=True)
+        return per_sample(weights[:, None] * density, points)
 
     def _nodal(self, u: Tensor, target: PointField) -> dict[str, Tensor]:
         """Target terms of a model that only has values at the nodes."""
+        if self.time_weights:
+            raise FieldError(
+                "this model has no derivatives in time; give no time_weights, or a model with a "
+                "derivatives method"
+            )
         operator = gradient_operator(target)
         error, reference, terms = u - target.u, target.u, {}
+        c, places = u.shape[1], _evaluation_points(operator, target)
         for j in range(1, self.order + 1):
-            places = _evaluation_points(operator, target)
             terms[f"order{j}"] = self._norm(
-                operator.apply(error).flatten(1),
-                operator.apply(reference).flatten(1),
+                operator.apply(error).unflatten(1, (c, -1)),
+                operator.apply(reference).unflatten(1, (c, -1)),
                 places,
                 operator.weights.to(u),
+                j,
             )
             error, reference = (operator.nodal(v).flatten(1) for v in (error, reference))
         return terms
@@ -184,26 +266,21 @@ class SobolevLoss:
                 "smoothing terms need a model that is a function of the coordinate, with a "
                 "derivatives method; use target terms (order=1) for this model"
             )
-        dummies = _dummies(target, self.num_dummies, generator)
+        dummies = draw_dummies(target, self.num_dummies, generator)
         answer = model.derivatives(source, dummies, len(self.smoothing))  # type: ignore[operator]
-        volume = _per_sample(target.weights, target)
-        scale = self._integral(target.u, target, target.weights) / volume
+        volume = per_sample(target.weights, target)[:, None]
         terms = {}
         for q in range(1, len(self.smoothing) + 1):
-            size = self._integral(answer.order(q), dummies, dummies.weights) / volume
-            size = size / scale if self.relative else size
-            terms[f"smoothing{q}"] = (
-                size.clamp_min(torch.finfo(size.dtype).tiny).pow(1 / self.p).mean()
-            )
+            scale = self._integral(target.u, target, target.weights, q) / volume
+            found = answer.order(q)
+            for name, part in self._parts(q, found, target.pos.shape[1], smoothing=True).items():
+                size = self._integral(_pick(found, part), dummies, dummies.weights, q) / volume
+                terms[name] = self._root(size / scale if self.relative else size, q)
         return terms
 
 
-def _per_sample(rows: Tensor, field: PointField) -> Tensor:
-    """Sum of the rows of every sample, [B]."""
-    if "batch" not in field:
-        return rows.sum()[None]
-    sums = rows.new_zeros(len(field.ptr) - 1)
-    return sums.index_add(0, field.batch, rows)
+def _pick(value: Tensor, part: Tensor | None) -> Tensor:
+    return value if part is None else value[..., part]
 
 
 def _known(target: PointField, order: int) -> Tensor:
@@ -239,57 +316,3 @@ def _evaluation_points(operator: GradientOperator, target: PointField) -> PointF
         first = torch.arange(len(operator.weights), device=row.device) * d
         places.ptr, places.batch = target.ptr, target.batch[node[torch.searchsorted(row, first)]]
     return places
-
-
-def _choose(
-    target: PointField, count: int, generator: torch.Generator | None
-) -> tuple[PointField, Tensor]:
-    """``count`` points of every sample, drawn with the density of the weights, and their rows.
-
-    Each stands for an equal share of its sample, so a mean over them estimates the mean over the
-    domain.
-    """
-    layout = Ragged.of(target)
-    cumulative = layout.pad(target.weights).masked_fill(layout.padding, 0).cumsum(1)
-    level = _uniform(cumulative, count, generator) * cumulative[:, -1:]
-    # Padding adds nothing, so the last real point is the first to reach the total; the bound is for
-    # sums that rounding, in parallel, leaves out of order.
-    last = (~layout.padding).sum(1, keepdim=True) - 1
-    place = torch.searchsorted(cumulative, level).minimum(last)
-    row = layout.gather.gather(1, place).flatten()
-    chosen = PointField()
-    chosen.pos, chosen.time = target.pos[row], target.time[row]
-    samples = len(cumulative)
-    chosen.weights = (cumulative[:, -1:] / count).expand(-1, count).flatten()
-    chosen.spacing = target.weights[row]
-    chosen.batch = torch.arange(samples, device=row.device).repeat_interleave(count)
-    chosen.ptr = torch.arange(samples + 1) * count  # on the host, where the layout is made
-    return chosen, row
-
-
-def _dummies(target: PointField, count: int, generator: torch.Generator | None) -> PointField:
-    """``count`` points between those of the target, in space and, where it varies, in time."""
-    points, _ = _choose(target, count, generator)
-    layout = Ragged.of(target)
-    time = layout.pad(target.time)
-    first, last = time.amin(1, keepdim=True), time.amax(1, keepdim=True)
-    d = target.pos.shape[1]
-    # A point's weight is about the volume (times the time) that is nearest to it.
-    span = torch.where(last > first, last - first, torch.ones_like(first))
-    frames = torch.where(last > first, span / _num_times(time), torch.ones_like(first))
-    width = (points.spacing.view(len(first), -1) / frames).flatten().pow(1 / d)
-    shift = _uniform(points.pos, d, generator) - 0.5
-    points.pos = points.pos + width[:, None] * shift
-    points.time = (first + _uniform(first, count, generator) * (last - first)).flatten()
-    return points
-
-
-def _num_times(time: Tensor) -> Tensor:
-    """Number of different times of every sample, [B, 1]."""
-    return 1 + (time.sort(1).values.diff(dim=1) > 0).sum(1, keepdim=True)
-
-
-def _uniform(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers in [0, 1), [len(like), count]."""
-    device = "cpu" if generator is None else generator.device
-    return torch.rand(len(like), count, generator=generator, device=device).to(like)

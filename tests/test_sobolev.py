@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cst_operator._draws import draw_dummies
 from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
-from cst_operator.sobolev import SobolevLoss, _dummies
+from cst_operator.sobolev import SobolevLoss
 from tests.mesh_samples import box
 from tests.model_samples import joined, known_field, tiny_model
 
@@ -91,6 +92,62 @@ def test_loss_is_the_formula_of_its_docstring(p, relative, transient, seed, gene
         torch.testing.assert_close(got.terms[name], norm, **SUMS)
         total = total + weight * norm
     torch.testing.assert_close(got.total, total, **SUMS)
+
+
+def test_space_time_orders_and_channels_are_terms_of_their_own(seed, generator):
+    model = tiny_model(seed, transient=True)
+    source = known_field(generator, 20, transient=True)
+    target = _target(generator, transient=True)
+    loss = SobolevLoss(
+        order=1,
+        powers=(1.0, 3.0),
+        weights=(2.0, 0.3),
+        time_weights=(0.7,),
+        channel_weights=(1.0, 5.0),
+    )
+    got = loss(model, Example(source, target))
+    answer = model.derivatives(source, target)
+    total = 0.0
+    for weight, name, p, have, want in (
+        (2.0, "order0", 1.0, answer.u, target.u),
+        (0.3, "order1", 3.0, answer.gradient, target.gradient),
+        (0.7, "time1", 3.0, answer.time_derivative, target.time_derivative),
+    ):
+        for c, factor in enumerate((1.0, 5.0)):
+            over, under = (
+                (target.weights * v[:, c].reshape(30, -1).abs().pow(p).sum(1)).sum()
+                for v in (have - want, want)
+            )
+            key = f"{name}[u{c}]"
+            torch.testing.assert_close(got.terms[key], (over / under) ** (1 / p), **SUMS)
+            assert got.weights[key] == weight * factor
+            total = total + weight * factor * got.terms[key]
+    torch.testing.assert_close(got.total, total, **SUMS)
+
+
+def test_smoothing_in_time_is_a_term_of_its_own(seed, generator):
+    model = tiny_model(seed, transient=True)
+    field = known_field(generator, 20, transient=True)
+
+    def terms(**settings):
+        loss = SobolevLoss(relative=False, smoothing=(0.1, 0.1), **settings)
+        return loss(model, Example(field, field), torch.Generator().manual_seed(seed)).terms
+
+    together, apart = terms(), terms(time_smoothing=(0.2, 0.2))
+    for q in (1, 2):
+        space, time = apart[f"smoothing{q}"], apart[f"time_smoothing{q}"]
+        assert min(space, time) > 1e-3
+        torch.testing.assert_close((space**2 + time**2).sqrt(), together[f"smoothing{q}"], **SUMS)
+
+
+def test_derivatives_of_one_channel_through_the_mesh_are_terms_of_their_own(generator):
+    square = _square(generator, 4, SLOPE)
+    factor = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    model = Nodal(lambda x: (x @ SLOPE) * factor)
+    loss = SobolevLoss(order=1, channel_weights=(1.0, 1.0))
+    got = loss(model, Example(square, square)).terms
+    torch.testing.assert_close(got["order1[u0]"], torch.tensor(2.0).double(), **SUMS)
+    assert got["order1[u1]"] < 1e-12
 
 
 def test_the_second_order_term_of_a_known_function(generator):
@@ -208,14 +265,14 @@ def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
         weights=torch.cat([f.weights * w for f, w in zip(frames, (0.25, 1.0, 0.75), strict=True)]),
         time=torch.cat([f.time for f in frames]).double(),
     )
-    dummies = _dummies(moving, 500, generator)
+    dummies = draw_dummies(moving, 500, generator)
     assert 2 <= float(dummies.time.min()) < 2.2
     assert 3.8 < float(dummies.time.max()) <= 4
     cell = 0.125  # a weight is about a cell's area: shifts stay within one cell
     assert float(dummies.pos.min()) >= -cell
     assert float(dummies.pos.max()) <= 1 + cell
     assert float(torch.cdist(dummies.pos, pos).amin(1).max()) > 0.2 * cell
-    still = _dummies(frames[1], 50, generator)
+    still = draw_dummies(frames[1], 50, generator)
     assert torch.equal(still.time, torch.full((50,), 2.5).double())
 
 
@@ -281,6 +338,12 @@ def test_what_a_term_needs_and_lacks_is_named(seed, generator):
     for example in (plain, Example(field, moving)):
         with pytest.raises(FieldError, match="no derivatives of order 1 and has no cells.*lower"):
             SobolevLoss(order=1)(model, example)
+    with pytest.raises(FieldError, match="in time are to be a term, but there are none"):
+        SobolevLoss(order=1, time_weights=(1.0,))(model, Example(field, target))
+    with pytest.raises(FieldError, match="no derivatives in time; give no time_weights"):
+        SobolevLoss(order=1, time_weights=(1.0,))(Nodal(torch.sin), Example(field, target))
+    with pytest.raises(ConfigError, match="1 channel_weights were given; the target has the 2"):
+        SobolevLoss(channel_weights=(1.0,))(model, Example(field, target))
     with pytest.raises(FieldError, match="a derivatives method; use target terms"):
         SobolevLoss(smoothing=(1.0,))(Nodal(torch.sin), Example(field, target))
 
@@ -290,7 +353,11 @@ def test_what_a_term_needs_and_lacks_is_named(seed, generator):
     [
         ({"order": -1}, "order is -1; expected zero or more"),
         ({"p": 0.5}, "p is 0.5; a norm needs at least 1"),
-        ({"order": 1, "weights": (1.0,)}, "1 weights were given; order 1 needs 2"),
+        ({"order": 1, "weights": (1.0,)}, "1 weights were given; the orders need 2"),
+        ({"powers": (2.0, 0.5)}, "p is 0.5; a norm needs at least 1"),
+        ({"order": 1, "time_weights": (1.0, 1.0)}, "2 time_weights were given; the orders need 1"),
+        ({"time_smoothing": (1.0,)}, "1 time_smoothing were given; the orders need 0"),
+        ({"channel_weights": (-1.0,)}, "must not be negative"),
         ({"smoothing": (-1.0,)}, "must not be negative"),
         ({"num_points": -1}, "num_points must be zero or more"),
         ({"num_dummies": 0}, "num_dummies at least one"),

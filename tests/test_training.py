@@ -397,6 +397,7 @@ def test_the_learning_rate_rises_linearly_and_falls_by_a_cosine() -> None:
         ("floor", 2.0),
         ("clip", -1.0),
         ("ema", 1.0),
+        ("balance", 1.0),
         ("seed", -1),
         ("precision", "float8"),
         ("accumulate", 0),

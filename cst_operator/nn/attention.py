@@ -10,7 +10,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.encodings import RotaryCoordinates, full_precision
 
-__all__ = ["Attention", "Memory", "QuadratureAttention", "attend", "join_heads", "split_heads"]
+__all__ = [
+    "Attention",
+    "Memory",
+    "QuadratureAttention",
+    "attend",
+    "in_forward_mode",
+    "join_heads",
+    "split_heads",
+]
 
 
 class Attention(nn.Module, ABC):
@@ -131,9 +139,28 @@ def attend(query: Tensor, memory: Memory) -> Tensor:
     of which half precision leaves nothing.
     """
     with full_precision(query):
-        return scaled_dot_product_attention(
-            query, memory.key.to(query), memory.value.to(query), scale=1.0
-        )
+        key, value = memory.key.to(query), memory.value.to(query)
+        if in_forward_mode():
+            return _attend_by_sums(query, key, value)
+        return scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def in_forward_mode() -> bool:
+    """Whether a transform of torch.func is running, such as forward-mode differentiation."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def _attend_by_sums(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same from elementary operations, with derivatives of every order.
+
+    Fused kernels have no forward mode. Of a quotient of sums each direction takes one product with
+    the matrix of scores, of a softmax four.
+    """
+    score = query @ key.transpose(-1, -2)
+    # A factor common to all keys cancels in the quotient.
+    weight = (score - score.detach().amax(-1, keepdim=True)).exp()
+    sums = weight @ torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
+    return sums[..., :-1] / sums[..., -1:]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from cst_operator.differentiation import gradient_operator
 from cst_operator.errors import FieldError
 from cst_operator.fields import PointField
-from cst_operator.nn.attention import join_heads, split_heads
+from cst_operator.nn.attention import Memory, attend, join_heads, split_heads
 from cst_operator.quadrature import node_weights
 
 __all__ = ["CellLaplacian", "Laplacian", "PathLaplacian", "PointLaplacian"]
@@ -106,9 +106,7 @@ class PointLaplacian(Laplacian):
         value = split_heads(v.to(s), len(drift))
         wide = max(value.shape[-1], key.shape[-1])
         query, key, value = (pad(x, (0, wide - x.shape[-1])) for x in (query, key, value))
-        # Scores are differences of large numbers: not in half precision.
-        with torch.autocast(device_type=s.device.type, enabled=False):
-            mean = scaled_dot_product_attention(query, key, value, scale=1.0)
+        mean = attend(query, Memory(key, value))
         mean = join_heads(mean[..., : v.shape[-1] // len(drift)])
         return (self.bound * (mean - own.to(mean))).to(v)
 
