@@ -32,7 +32,12 @@ INPUTS = {
 }
 """Static field that stands beside a steady solution."""
 
-CHANNELS = {"elasticity": "von_mises", "gray_scott_periodic": "v", "wakes": "u_y"}
+CHANNELS = {
+    "elasticity": "von_mises",
+    "gray_scott": "v",
+    "gray_scott_periodic": "v",
+    "wakes": "u_y",
+}
 """Channel to show where it is not the first."""
 
 

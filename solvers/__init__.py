@@ -5,6 +5,7 @@ from cst_operator.solvers.advection_diffusion import (
     AdvectionDiffusion,
     solve_advection_diffusion,
 )
+from cst_operator.solvers.allen_cahn import AllenCahn
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
 from cst_operator.solvers.elasticity import (
     ELASTICITY_CHANNELS,
@@ -13,7 +14,9 @@ from cst_operator.solvers.elasticity import (
     solve_elasticity,
 )
 from cst_operator.solvers.etdrk4 import CheckedStep, FixedStep, Semilinear, TimeStep
+from cst_operator.solvers.fitzhugh_nagumo import FitzHughNagumo
 from cst_operator.solvers.geometry import Geometry, disk, rectangle
+from cst_operator.solvers.gray_scott import GrayScott
 from cst_operator.solvers.heat import Heat, solve_heat
 from cst_operator.solvers.helmholtz import HELMHOLTZ_CHANNELS, Helmholtz, solve_helmholtz
 from cst_operator.solvers.integral_equations import (
@@ -50,6 +53,12 @@ from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inpu
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
+from cst_operator.solvers.reactions_on_meshes import (
+    ReactingMedium,
+    ReactingSystem,
+    Reaction,
+    solve_reactions,
+)
 from cst_operator.solvers.spectral import (
     FourierSeries,
     PeriodicBox,
@@ -64,6 +73,7 @@ from cst_operator.solvers.wave import Wave, solve_wave
 __all__ = [
     "ADVECTION_CHANNELS",
     "AdvectionDiffusion",
+    "AllenCahn",
     "CHANNEL_CHANNELS",
     "CheckedStep",
     "Constant",
@@ -71,6 +81,7 @@ __all__ = [
     "ELASTICITY_CHANNELS",
     "Elasticity",
     "FieldSampler",
+    "FitzHughNagumo",
     "FixedDomain",
     "FixedPoint",
     "FixedStep",
@@ -79,6 +90,7 @@ __all__ = [
     "FunctionOfTime",
     "GaussianField",
     "Geometry",
+    "GrayScott",
     "HELMHOLTZ_CHANNELS",
     "Heat",
     "Helmholtz",
@@ -99,6 +111,9 @@ __all__ = [
     "Poisson",
     "RandomDomain",
     "RandomRectangle",
+    "ReactingMedium",
+    "ReactingSystem",
+    "Reaction",
     "SYSTEMS",
     "Semilinear",
     "SmoothField",
@@ -129,6 +144,7 @@ __all__ = [
     "solve_periodic_gray_scott",
     "solve_poisson",
     "solve_reaction_diffusion",
+    "solve_reactions",
     "solve_unsteady_navier_stokes",
     "solve_vorticity",
     "solve_wave",
@@ -142,6 +158,7 @@ SYSTEMS: dict[str, System] = {
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
+        *(AllenCahn(), FitzHughNagumo(), GrayScott()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),

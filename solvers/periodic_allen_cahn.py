@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from cst_operator.errors import InputError
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
+from cst_operator.solvers.kinetics import allen_cahn
 from cst_operator.solvers.periodic import PeriodicSystem
 from cst_operator.solvers.reaction_diffusion import reaction_diffusion
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
 
 __all__ = ["PeriodicAllenCahn"]
-
-
-def _reaction(u: Tensor) -> Tensor:
-    return -(u**3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,7 @@ class PeriodicAllenCahn(PeriodicSystem):
         """The equation on a box, for a batch of one."""
         diffusion = torch.tensor([self.epsilon**2], dtype=torch.float64)
         growth = torch.tensor([-1.0], dtype=torch.float64)
-        return reaction_diffusion(box, diffusion, growth, _reaction, degree=self.degree)
+        return reaction_diffusion(box, diffusion, growth, allen_cahn, degree=self.degree)
 
     def parameters(self) -> dict[str, float]:
         """Scalar parameters of every sample."""

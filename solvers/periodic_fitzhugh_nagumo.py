@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cst_operator.errors import InputError
 from cst_operator.solvers.etdrk4 import CheckedStep, Semilinear, TimeStep
+from cst_operator.solvers.kinetics import fitzhugh_nagumo
 from cst_operator.solvers.periodic import PeriodicSystem
 from cst_operator.solvers.reaction_diffusion import reaction_diffusion
 from cst_operator.solvers.spectral import PeriodicBox, PeriodicGaussianField
@@ -27,7 +28,7 @@ __all__ = ["PeriodicFitzHughNagumo"]
 def _reaction(k: float) -> Callable[[Tensor], Tensor]:
     def reaction(w: Tensor) -> Tensor:
         u, v = w.unbind(-3)
-        return torch.stack([-(u**3) - k - v, u], dim=-3)
+        return torch.stack(fitzhugh_nagumo(u, v, k), dim=-3)
 
     return reaction
 

@@ -16,15 +16,19 @@ from torch import Tensor
 from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
 from cst_operator.solvers.etdrk4 import CheckedStep, TimeStep
+from cst_operator.solvers.kinetics import gray_scott
 from cst_operator.solvers.periodic import frame_times, per_member, periodic_sample
 from cst_operator.solvers.reaction_diffusion import reaction_diffusion, solve_reaction_diffusion
 from cst_operator.solvers.spectral import PeriodicBox
 from cst_operator.solvers.system import INITIAL, PARTS, stream
 
-__all__ = ["PeriodicGrayScott", "solve_periodic_gray_scott"]
+__all__ = ["FEED_KILL", "PeriodicGrayScott", "solve_periodic_gray_scott"]
 
 _STEP = CheckedStep(dt=2.0, tolerance=1e-5)
 _DIFFUSION = (2e-5, 1e-5)
+
+FEED_KILL = ((0.014, 0.054), (0.029, 0.057), (0.018, 0.051), (0.03, 0.062), (0.058, 0.065))
+"""Gliders, mazes, spirals, spots and worms of Ohana et al. (The Well, 2024)."""
 
 
 def solve_periodic_gray_scott(
@@ -77,8 +81,7 @@ def _reaction(feed: Tensor) -> Callable[[Tensor], Tensor]:
     def reaction(u: Tensor) -> Tensor:
         axis = 1 - feed.dim()
         first, second = u.unbind(axis - 1)
-        product = first * second**2
-        return torch.stack([feed.to(u.dtype) - product, product], dim=axis - 1)
+        return torch.stack(gray_scott(first, second, feed.to(u.dtype)), dim=axis - 1)
 
     return reaction
 
@@ -105,13 +108,7 @@ class PeriodicGrayScott:
         name: name of the system.
     """
 
-    feed_kill: tuple[tuple[float, float], ...] = (
-        (0.014, 0.054),
-        (0.029, 0.057),
-        (0.018, 0.051),
-        (0.03, 0.062),
-        (0.058, 0.065),
-    )
+    feed_kill: tuple[tuple[float, float], ...] = FEED_KILL
     diffusion: tuple[float, float] = _DIFFUSION
     length: float = 0.5
     num_points: int = 96

@@ -22,6 +22,7 @@ __all__ = [
     "everywhere",
     "frame_times",
     "near_rest",
+    "nodal_trajectory",
     "rate_of_change",
     "scalar_trajectory",
     "semidiscrete",
@@ -138,14 +139,32 @@ def scalar_trajectory(
     parameters: dict[str, float],
 ) -> Trajectory:
     """Frames of the unknowns, [T, D], as channel "u" at the points of a mesh."""
+    return nodal_trajectory(space, fields, times, u[:, None], rate[:, None], ("u",), parameters)
+
+
+def nodal_trajectory(
+    space: Discretization,
+    fields: PointField,
+    times: Array,
+    u: Array,
+    rate: Array,
+    channels: tuple[str, ...],
+    parameters: dict[str, float],
+) -> Trajectory:
+    """Frames of the unknowns of every channel, [T, c, D], at the points of a mesh."""
     n = space.num_points
+    at_points = [
+        np.ascontiguousarray(np.moveaxis(values, 1, 2))  # [T, N, c, ...]
+        for values in (u[:, :, :n], space.nodal_gradient(u), rate[:, :, :n])
+    ]
+    values, gradient, time_derivative = (torch.from_numpy(v.copy()) for v in at_points)
     return Trajectory(
         mesh=fields,
         times=torch.from_numpy(times.copy()),
-        u=torch.from_numpy(u[:, :n, None].copy()),
-        channels=("u",),
-        gradient=torch.from_numpy(space.nodal_gradient(u)[:, :, None].copy()),
-        time_derivative=torch.from_numpy(rate[:, :n, None].copy()),
+        u=values,
+        channels=channels,
+        gradient=gradient,
+        time_derivative=time_derivative,
         parameters=parameters,
     )
 
