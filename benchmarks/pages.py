@@ -35,8 +35,8 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     ),
     "poisson_domains": (
         "Poisson's equation on random domains with holes, 1,000 training solutions of about 280 "
-        "nodes, about the same CPU time for both. *test*: unseen domains. *test_fine*: the same with "
-        "four times the nodes, without further training.",
+        "nodes, about the same CPU time for both. *test*: unseen domains. *test_fine*: the same "
+        "with four times the nodes, without further training.",
         [
             (model, split, metric)
             for model in ("cst", "fno")
