@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from cst_operator.datasets.store import (
     read_attributes,
+    read_num_points,
     read_packed_manifest,
     read_trajectory,
     write_packed,
@@ -108,9 +109,17 @@ class TrajectoryDataset(Sequence[Trajectory]):
         return self._read(self._shards[index])
 
     def _read(self, shard: dict[str, Any]) -> Trajectory:
+        return read_trajectory(*self._place(shard))
+
+    def _place(self, shard: dict[str, Any]) -> tuple[Path, str | None]:
+        """The file of a trajectory and, in a packed set, its name there."""
         if self.path.is_file():
-            return read_trajectory(self.path, Path(shard["file"]).stem)
-        return read_trajectory(self.path / shard["file"])
+            return self.path, Path(shard["file"]).stem
+        return self.path / shard["file"], None
+
+    def numbers_of_points(self) -> list[int]:
+        """Points of all frames of every trajectory, without reading their values."""
+        return [read_num_points(*self._place(shard)) for shard in self._shards]
 
     def _part(self, shards: list[dict[str, Any]]) -> "TrajectoryDataset":
         part = object.__new__(TrajectoryDataset)
