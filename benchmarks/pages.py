@@ -64,6 +64,22 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
+    "sobolev": (
+        "The same CST trained for the same CPU time with the error alone (*k0*), with the error of "
+        "the gradient (*k1_target*), with the gradient of the answer at dummy points "
+        "(*k1_smoothing*), with both kinds up to the second order (*k2*): 256 training samples, "
+        "*few*: 64; *noise*: 10 % on the sources.",
+        [
+            (model, split, metric)
+            for split in ("poisson", "poisson_few", "poisson_noise", "heat", "navier_stokes")
+            for model in ("k0", "k1_target", "k1_smoothing", "k2")
+            for metric in (
+                ("relative_l2[u_x]", "relative_h1[u_x]")
+                if split == "navier_stokes"
+                else ("relative_l2", "relative_h1")
+            )
+        ],
+    ),
     "neuraloperator_darcy": (
         "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
         "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "

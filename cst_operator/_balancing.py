@@ -16,9 +16,10 @@ _LARGEST = 1e4  # of a term that training has nearly made vanish, only so much i
 class Balancing:
     r"""Factors :math:`m_1 / m_i` of the terms, with :math:`m_i` running means of their values.
 
-    With weights :math:`\lambda_i`, :math:`\sum_i \lambda_i (m_1 / m_i) L_i` is minimized: the first term
-    that has a weight keeps its size, and all of them count as their weights say. The means are over steps that are done, so all parts of a step and all processes
-    use the same, and a step is the gradient of fixed weights; in the first step the factors are 1.
+    With weights :math:`\lambda_i`, :math:`\sum_i \lambda_i (m_1 / m_i) L_i` is minimized: the first
+    term that has a weight keeps its size, and all of them count as their weights say. The means are
+    over steps that are done, so all parts of a step and all processes use the same, and
+    a step is the gradient of fixed weights; in the first step the factors are 1.
 
     Args:
         decay: decay of the running means; 0 leaves the weights as they are.

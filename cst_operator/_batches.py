@@ -133,7 +133,10 @@ def _listed(batches: NDArray[np.int64]) -> list[list[int]]:
 
 
 def numbers_of_points(train: Examples) -> NDArray[np.int64]:
-    """Points of every example, source and target together, in epoch 0."""
+    """Sizes of the examples: what they say themselves, else their points in epoch 0."""
+    tell = getattr(train, "numbers_of_points", None)
+    if tell is not None:
+        return np.array(tell())
     set_epoch(train, 0)
     return np.array([sum(len(side.pos) for side in train[i]) for i in range(len(train))])
 

@@ -22,7 +22,8 @@ class FitConfig:
     after the other, which saves memory and leaves the mean over the step as it is."""
     bucket: int = 0
     """Batches that are sorted by number of points at a time, so that examples of a batch are of
-    similar size and little is padded; 0 leaves the order random. Sizes are measured once."""
+    similar size and little is padded; 0 leaves the order random. Sizes are what a method
+    ``numbers_of_points`` of the examples says, else measured once. The log says what is padded."""
     lr: float = 3e-3
     """Largest learning rate of AdamW."""
     muon_lr: float = 0.02

@@ -269,6 +269,21 @@ class TaskDataset(Dataset[Example]):
         """Draw anew for another epoch."""
         self.epoch = epoch
 
+    def numbers_of_points(self) -> list[int]:
+        """Points of the trajectory that each example is made of, without making examples.
+
+        Trajectories that say their numbers themselves, such as those of a
+        :class:`~cst_operator.datasets.TrajectoryDataset`, are not read.
+        """
+        tell = getattr(self.trajectories, "numbers_of_points", None)
+        if tell is None:
+            numbers = [
+                trajectory.u.shape[0] * trajectory.u.shape[1] for trajectory in self.trajectories
+            ]
+        else:
+            numbers = list(tell())
+        return numbers * self.repeats
+
     def __len__(self) -> int:
         """Number of examples in an epoch."""
         return len(self.trajectories) * self.repeats

@@ -30,6 +30,7 @@ from cst_operator.fields import PointField, Trajectory
 __all__ = [
     "count_frames",
     "read_attributes",
+    "read_num_points",
     "read_packed_manifest",
     "read_trajectory",
     "stored_kind",
@@ -244,6 +245,22 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     with _Shard(Path(path)) as file:
         parameters = {name: float(value) for name, value in file["parameters"].attrs.items()}
         return {**_plain(file), "parameters": parameters}
+
+
+def read_num_points(path: str | Path, name: str | None = None) -> int:
+    """Points of all frames of a trajectory, without reading its values.
+
+    Args:
+        path: the file.
+        name: name of the trajectory in a packed file.
+
+    Raises:
+        InputError: as :func:`read_trajectory`.
+    """
+    with _Shard(Path(path), _FORMAT if name is None else _PACKED) as file:
+        group = file if name is None else file[f"trajectories/{name}"]
+        frames, points, _ = group["u"].shape
+        return int(frames * points)
 
 
 def stored_kind(path: str | Path) -> Literal["trajectory", "set", ""]:

@@ -10,6 +10,7 @@ from typing import Any, overload
 from cst_operator.datasets.store import (
     count_frames,
     read_attributes,
+    read_num_points,
     read_packed_manifest,
     read_trajectory,
     write_packed,
@@ -125,6 +126,10 @@ class TrajectoryDataset(Sequence[Trajectory]):
         if self.path.is_file():
             return self.path, Path(shard["file"]).stem
         return self.path / shard["file"], None
+
+    def numbers_of_points(self) -> list[int]:
+        """Points of all frames of every trajectory, without reading their values."""
+        return [read_num_points(*self._place(shard)) for shard in self._shards]
 
     def _part(self, shards: list[dict[str, Any]]) -> "TrajectoryDataset":
         part = object.__new__(TrajectoryDataset)

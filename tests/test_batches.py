@@ -9,8 +9,9 @@ import torch
 
 from cst_operator._batches import epoch_batches, fingerprint, numbers_of_points, parts, seed_of
 from cst_operator._seeds import mix
-from cst_operator.fields import Example, PointField
+from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.processes import Processes
+from cst_operator.tasks import PointUpsampling, TaskDataset
 from tests.training_samples import CONFIG, MeanSquare, Samples, same, stop_after, train, weights
 
 CPU = torch.device("cpu")
@@ -73,6 +74,32 @@ def test_padding_is_what_dense_tensors_would_hold_beside_points() -> None:
 
 def test_sizes_count_source_and_target() -> None:
     assert numbers_of_points(Samples(4)).tolist() == [6, 8, 10, 12]
+
+
+class Unread(list[Trajectory]):
+    """Trajectories that say their sizes and must not be read for them."""
+
+    def numbers_of_points(self) -> list[int]:
+        return [5, 40, 7]
+
+    def __getitem__(self, index: object) -> Trajectory:
+        raise AssertionError("was read")
+
+
+def test_sizes_of_a_task_are_those_of_its_trajectories_without_reading_them() -> None:
+    solutions = [
+        Trajectory(
+            mesh=PointField(torch.rand(n, 2)),
+            times=torch.arange(float(t)),
+            u=torch.zeros(t, n, 1),
+            channels=("u",),
+        )
+        for n, t in ((3, 1), (4, 2))
+    ]
+    task = PointUpsampling(channels=("u",), frames=(0,), fraction=0.5)
+    assert numbers_of_points(TaskDataset(solutions, task, repeats=2)).tolist() == [3, 8, 3, 8]
+    unread = TaskDataset(Unread(solutions), task)
+    assert numbers_of_points(unread).tolist() == [5, 40, 7]
 
 
 @pytest.mark.parametrize("processes, accumulate", [(1, 4), (2, 2), (4, 1), (3, 1)])

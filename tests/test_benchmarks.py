@@ -1,11 +1,13 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from benchmarks import attention_kinds, cylinder_wake, scaling, solvers, training
+import cst_operator as cst
+from benchmarks import attention_kinds, cylinder_wake, scaling, sobolev, solvers, training
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
+from cst_operator.fields import Example, PointField
 from cst_operator.peers import LinearInterpolation
 from cst_operator.solvers import PeriodicBurgers, Poisson
 from cst_operator.tasks import Steady
@@ -133,3 +135,83 @@ def test_unweighted_points_all_count_the_same(generator):
     assert plain.u.equal(weighted.u)
     assert plain.weights.unique().tolist() == [1 / plain.num_points]
     assert len(weighted.weights.unique()) > 100
+
+
+def test_the_noise_of_the_sobolev_benchmark_has_the_stated_size_on_the_named_channels():
+    pos = torch.rand(4000, 2)
+    u = torch.stack([5 * torch.ones(4000), pos[:, 0]], dim=1)
+    field = PointField(pos, u, torch.full((4000,), 1 / 4000), channels=["f", "distance"])
+    noisy = sobolev.Noisy([Example(field, field)] * 2, ("f",))
+    first = noisy[0].source
+    assert torch.equal(first.u[:, 1], u[:, 1])
+    noise = first.u[:, 0] - 5
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.05)  # four deviations of 4,000 draws
+    assert torch.equal(noisy[0].source.u, first.u)
+    assert not torch.equal(noisy[1].source.u, first.u)
+    assert torch.equal(field.u, u) and torch.equal(noisy[0].target.u, u)
+
+
+@pytest.mark.parametrize("name", sobolev.PROBLEMS)
+def test_every_loss_of_the_sobolev_benchmark_suits_its_sets(name):
+    problem = sobolev.PROBLEMS[name]
+    solution = problem.quick.sample(0, 0).to(torch.float32)
+    examples = cst.TaskDataset([solution], replace(problem.task, num_queries=8))
+    config = replace(problem.config, width=16, depth=1, heads=2, hidden=16, fourier_features=4)
+    model = cst.CSTOperator(config).fit_normalization(examples)
+    terms = {
+        loss: sobolev.loss_of(loss, problem.transient)(model, examples[0]).weights
+        for loss in sobolev.LOSSES
+    }
+    assert list(terms["k0"]) == ["order0"]
+    assert ("time1" in terms["k1_target"]) == problem.transient
+    assert {"smoothing1"} <= set(terms["k1_smoothing"])
+    assert {"order1", "smoothing2"} <= set(terms["k2"])
+    assert all(
+        weights.get(f"time_smoothing{q}", 0) == 0 for q in (1, 2) for weights in terms.values()
+    )
+    assert set(problem.noisy) <= set(problem.config.in_names)
+
+
+def test_a_finished_training_of_the_sobolev_benchmark_is_not_repeated(tmp_path, monkeypatch):
+    calls = []
+
+    def trained(model, examples, loss, config, seconds, progress):
+        calls.append(len(examples))
+        return model, 1.5, 20
+
+    monkeypatch.setattr(sobolev, "OUT", tmp_path / "out")
+    monkeypatch.setattr(sobolev, "train", trained)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    solution = sobolev.PROBLEMS["poisson"].quick.sample(0, 0).to(torch.float32)
+    monkeypatch.setattr(sobolev, "data", lambda name, part, quick: [solution] * 9)
+    (tmp_path / "out").mkdir()
+    first = sobolev.run("poisson", "k0", "few", 1.0, True, 0)
+    assert sobolev.run("poisson", "k0", "few", 1.0, True, 0) == first
+    assert calls == [sobolev.sizes(True)["few"]]
+    sobolev.run("poisson", "k0", "few", 2.0, True, 0)
+    assert len(calls) == 2
+    found = {(r["split"], r["metric"]) for r in first}
+    assert {("poisson_few", "relative_h1"), ("poisson_few_noise", "relative_l2")} <= found
+    assert ("poisson_few_training", "steps") in found
+    every = [{**r, "model": loss} for loss in sobolev.LOSSES for r in first]
+    assert sobolev.effects(every).row_count == 4
+
+
+def test_the_cost_of_terms_is_that_beside_a_plain_step(monkeypatch):
+    ticks = iter(range(1000))
+    # A plain step takes 1 on this clock, one with terms of order 1 two and three.
+    lengths = iter([1, 2, 3] * 2)
+    now = [0.0]
+
+    def clock() -> float:
+        if next(ticks) % 2:
+            now[0] += next(lengths)
+        return now[0]
+
+    monkeypatch.setattr(sobolev.time, "process_time", clock)
+    model = cst.CSTOperator(
+        CSTConfig(dim=2, in_channels=1, out_channels=1, width=16, depth=1, heads=2)
+    )
+    rows = sobolev.step_costs(model, training.examples()[:2], 2, 0)
+    ratios = {r["model"]: r["value"] for r in rows if r["metric"] == "step_ratio"}
+    assert ratios == {"k0": 1.0, "k1_target": 2.0, "k1_smoothing": 3.0}

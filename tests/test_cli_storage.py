@@ -42,6 +42,14 @@ def test_a_packed_set_equals_the_set(heat: Path, packed: Path) -> None:
     assert two[1:].indices == (1, 2) and two.split(1, 2)[1].indices == (1, 2)
 
 
+def test_numbers_of_points_are_those_of_the_files(heat: Path, packed: Path) -> None:
+    for place in (heat, packed):
+        found = TrajectoryDataset(place)
+        wanted = [t.num_frames * t.mesh.num_points for t in found]
+        assert found.numbers_of_points() == wanted
+        assert found[1:].numbers_of_points() == wanted[1:]
+
+
 def test_packing_is_refused_twice_and_for_damaged_sets(
     heat: Path, packed: Path, tmp_path: Path
 ) -> None:
