@@ -1,9 +1,10 @@
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 
-from benchmarks import cylinder_wake, scaling, solvers, training
+from benchmarks import cylinder_wake, datasets, scaling, solvers, training
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.solvers import PeriodicBurgers
@@ -104,3 +105,28 @@ def test_the_training_benchmark_times_the_steps_after_the_first_ones(what, monke
     found = training.measure(what, training.WARM_UP + 4)
     assert found["steps_per_second"] == pytest.approx(2.0)  # two ticks of the clock a second
     assert found["cpu_ms_per_step"] > 0 and found["peak_memory"] > 50
+
+
+@pytest.mark.parametrize("what", ("raw_arrays", "in_memory", "no_workers"))
+def test_the_reading_benchmark_times_the_examples_after_the_first_batch(
+    what, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(datasets, "Ripples", partial(datasets.Ripples, side=8, frames=32))
+    monkeypatch.setattr(datasets, "FRAMES", 32)
+    monkeypatch.setattr(datasets, "BATCH_SIZE", 2)
+    clock = iter(range(100))
+    monkeypatch.setattr(datasets.time, "perf_counter", lambda: 0.5 * next(clock))
+    found = datasets.reading(what, datasets.QUICK, tmp_path)
+    # two sets of four windows, all of them within one tick of the clock
+    assert found == {"samples_per_second": 8 / 0.5}
+
+
+def test_the_training_of_the_data_sets_benchmark_says_what_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "BATCH_SIZE", 2)
+    monkeypatch.setattr(datasets, "WORKERS", 0)
+    ripples = datasets.Ripples(side=8, frames=32)
+    datasets.generate(ripples, 1, out=tmp_path / "large", dtype="float32", progress=False)
+    found = datasets.training(datasets.QUICK, tmp_path)
+    size = (tmp_path / "large" / "000000.h5").stat().st_size
+    assert found["set_size"] == pytest.approx(size / 1e9)
+    assert found["peak_memory"] > 50 and found["samples_per_second"] > 0
