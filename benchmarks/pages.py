@@ -80,6 +80,21 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
+    "datasets": (
+        "Solutions of Poisson's equation a second with one worker and with two; windows of 8 "
+        "frames of 65,536 points a second that the training loop gets from a set on the disk, "
+        "beside copies of plain arrays; MB of resident memory while training from a set of so "
+        "many GB.",
+        [
+            ("1", "generation", "samples_per_second"),
+            ("2", "generation", "samples_per_second"),
+            ("raw_arrays", "reading", "samples_per_second"),
+            ("no_workers", "reading", "samples_per_second"),
+            ("workers", "reading", "samples_per_second"),
+            ("fit", "training", "peak_memory"),
+            ("fit", "training", "set_size"),
+        ],
+    ),
     "neuraloperator_darcy": (
         "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
         "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "

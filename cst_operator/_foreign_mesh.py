@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cst_operator import _mesh_reader
 from cst_operator._cells import cell_dim
+from cst_operator._labels import split_labels
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights, node_weights
@@ -102,6 +103,9 @@ def same_mesh(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def to_field(
     raw: Mapping[str, Any], fields: Sequence[str] | None, dtype: torch.dtype, weights: bool
 ) -> PointField:
+    labels = split_labels(raw["point_data"])
+    raw = {**raw, "point_data": {labels[k][0]: a for k, a in raw["point_data"].items()}}
+    fields = None if fields is None else [labels.get(name, (name, ""))[0] for name in fields]
     points = raw["points"]
     if points.ndim != 2 or not len(points) or points.shape[1] not in (1, 2, 3):
         raise MeshError(f"it has points of shape {points.shape}, expected [N, 1..3]; {REMEDY}")
@@ -120,6 +124,11 @@ def to_field(
         tags = _joined([(k, a) for (k, _), a in zip(blocks, data[name], strict=True)], top - 1)
         markers = {kind: tag.reshape(len(tag), -1)[:, 0].long() for kind, tag in tags.items()}
     channels = _channels(raw, fields, pos, cells, blocks, data, top)
+    units = {
+        channel: unit
+        for name, unit in labels.values()
+        for channel in _components(name, raw["point_data"][name], pos.shape[1])
+    }
     u = np.column_stack(list(channels.values())) if channels else np.empty((len(points), 0))
     if cells:
         used = torch.cat([index.flatten() for index in cells.values()]).unique()
@@ -137,6 +146,7 @@ def to_field(
         u=torch.from_numpy(np.asarray(u, dtype=np.float64)).to(dtype),
         weights=field_weights,
         channels=tuple(channels),
+        units=tuple(units.get(channel, "") for channel in channels),
         cells=cells,
         facets=facets,
         facet_markers=markers,

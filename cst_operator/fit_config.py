@@ -64,7 +64,7 @@ class FitConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; "auto" takes a GPU if there is one."""
     num_workers: int = 0
-    """Processes that make examples; 0 makes them in this one."""
+    """Processes that make examples, each two batches ahead; 0 makes them in this one."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cst_operator._foreign_mesh import REMEDY, read_foreign, same_mesh, to_field
+from cst_operator._labels import label
 from cst_operator.errors import InputError, MeshError
 from cst_operator.fields import PointField, Trajectory
 
@@ -48,7 +49,8 @@ def read_mesh(
       keep three coordinates.
     - Weights are :func:`~cst_operator.quadrature.node_weights`. A file without cells gives points
       without weights, see :func:`~cst_operator.quadrature.with_weights`.
-    - Mesh files hold no units.
+    - Mesh files hold no units, so a name that ends in brackets has one: ``T [K]`` is the channel
+      ``T`` in ``K``. :func:`write_mesh` writes such names.
 
     Args:
         path: the file; its suffix tells the format.
@@ -96,8 +98,8 @@ def write_mesh(path: str | Path, field: PointField) -> None:
         )
     if not path.parent.is_dir():
         raise MeshError(f"{path}: there is no folder {path.parent}; make it first")
-    if suffix == ".vtk" and any(" " in name for name in field.channels):
-        raise MeshError(f"{path}: .vtk files cannot hold names with spaces; write .vtu")
+    if suffix == ".vtk" and any(" " in name for name in (*field.channels, *field.units)):
+        raise MeshError(f"{path}: .vtk files cannot hold names or units with spaces; write .vtu")
     mesh = _to_meshio(field, suffix)
     options: dict[str, Any] = {}
     if suffix == ".msh":
@@ -167,6 +169,7 @@ def read_series(
             times=torch.tensor([times[step] for step in order], dtype=dtype),
             u=torch.stack([frame.u for frame in frames]),
             channels=frames[0].channels,
+            units=frames[0].units,
         )
 
 
@@ -287,14 +290,14 @@ def _to_meshio(field: PointField, suffix: str) -> Any:
         cell_data["gmsh:physical" if suffix == ".msh" else "cell_tags"] = tags
         if suffix == ".msh":
             cell_data["gmsh:geometrical"] = [np.ones_like(tag) for tag in tags]
-    data = _point_data(field)
+    data = _point_data(field, space=suffix != ".vtk")
     if suffix in (".xdmf", ".xmf"):  # as text, float64 is exact and meshio's float32 is not
         points = points.astype(np.float64)
         data = {name: array.astype(np.float64) for name, array in data.items()}
     return meshio.Mesh(points, blocks, point_data=data, cell_data=cell_data)
 
 
-def _point_data(field: PointField) -> dict[str, np.ndarray]:
+def _point_data(field: PointField, *, space: bool = True) -> dict[str, np.ndarray]:
     """Channels as arrays, neighbours ``U_x``, ``U_y`` (``U_z``) as one vector of three."""
     names = list(field.channels)
     u = field.u.detach().cpu().numpy()
@@ -305,7 +308,8 @@ def _point_data(field: PointField) -> dict[str, np.ndarray]:
         size = 1
         if stem != names[i] and stem not in names:
             for want in (3, 2):
-                if names[i : i + want] == [f"{stem}_{axis}" for axis in "xyz"[:want]]:
+                alike = len(set(field.units[i : i + want])) == 1
+                if alike and names[i : i + want] == [f"{stem}_{axis}" for axis in "xyz"[:want]]:
                     size = want
                     break
         # Of what is read back: a plane mesh has no third component if it is zero.
@@ -314,10 +318,11 @@ def _point_data(field: PointField) -> dict[str, np.ndarray]:
         ):
             size = 1
         if size == 1:
-            data[names[i]] = np.ascontiguousarray(u[:, i])
+            name = label(names[i], field.units[i], space=space)
+            data[name] = np.ascontiguousarray(u[:, i])
         else:
-            data[stem] = np.zeros((len(u), 3), dtype=u.dtype)
-            data[stem][:, :size] = u[:, i : i + size]
+            vector = data[label(stem, field.units[i], space=space)] = np.zeros((len(u), 3), u.dtype)
+            vector[:, :size] = u[:, i : i + size]
         i += size
     return data
 

@@ -11,6 +11,7 @@ from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
 from cst_operator.datasets.readers import (
     read_comsol,
     read_dfsu,
+    read_file,
     read_gaot,
     read_mat,
     read_meshgraphnets,
@@ -45,6 +46,7 @@ __all__ = [
     "pack",
     "read_comsol",
     "read_dfsu",
+    "read_file",
     "read_gaot",
     "read_manifest",
     "read_mat",

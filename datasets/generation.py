@@ -51,6 +51,7 @@ def generate(
     on: Slurm | Dask | None = None,
     refine: int = 0,
     dtype: Precision = "float64",
+    licence: str = "",
     progress: bool = True,
 ) -> TrajectoryDataset:
     """Write n solutions of a system to a folder, one file each, and a manifest.
@@ -69,6 +70,7 @@ def generate(
         on: the cluster whose workers are taken instead, see :mod:`cst_operator.datasets.clusters`.
         refine: halvings of the mesh's edge length, for the same problems on finer meshes.
         dtype: precision of the stored values, "float64" or "float32".
+        licence: what others may do with the set, e.g. "CC-BY-4.0", an attribute of every file.
         progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -88,7 +90,7 @@ def generate(
     if on is not None and workers != 1:
         raise InputError(f"workers is {workers} but {on} has its own; leave workers out")
     folder = Path(out)
-    identity = _identity(system, seed, refine, dtype)
+    identity = _identity(system, seed, refine, dtype, licence)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def generate(
         failures = {f["index"]: f for f in old.get("failures", [])}
         missing = [i for i in range(n) if i not in shards and i not in failures]
         _write_manifest(folder, identity, n, shards, failures)
-        order = _Order(system, seed, refine, dtype, str(folder.resolve()))
+        order = _Order(system, seed, refine, dtype, licence, str(folder.resolve()))
         try:
             with _bar(progress, n, n - len(missing), system.name) as advance:
                 for outcome in map_unordered(order.make, missing, on or Spawned(workers)):
@@ -137,7 +139,7 @@ def describe(thing: Any) -> Any:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _identity(system: System, seed: int, refine: int, dtype: str) -> dict[str, Any]:
+def _identity(system: System, seed: int, refine: int, dtype: str, licence: str) -> dict[str, Any]:
     return {
         "format": MANIFEST_FORMAT,
         "format_version": MANIFEST_VERSION,
@@ -147,7 +149,12 @@ def _identity(system: System, seed: int, refine: int, dtype: str) -> dict[str, A
         "seed": seed,
         "refine": refine,
         "dtype": dtype,
+        **_licensed(licence),
     }
+
+
+def _licensed(licence: str) -> dict[str, str]:
+    return {"licence": licence} if licence else {}
 
 
 def _prepare(folder: Path, identity: dict[str, Any], n: int) -> dict[str, Any]:
@@ -157,7 +164,8 @@ def _prepare(folder: Path, identity: dict[str, Any], n: int) -> dict[str, Any]:
             raise InputError(f"{folder} is not empty and has no {MANIFEST}; give another folder")
         return {}
     old = read_manifest(folder)
-    for key, value in identity.items():
+    for key in (*identity, "licence"):
+        value = identity.get(key)
         if old.get(key) != value:
             raise InputError(
                 f"{folder} holds a set with another {_difference(key, old.get(key), value)}; "
@@ -246,6 +254,7 @@ class _Order:
     seed: int
     refine: int
     dtype: Precision
+    licence: str
     folder: str
 
     def make(self, index: int) -> "_Outcome":
@@ -264,6 +273,7 @@ class _Order:
                 "seed": self.seed,
                 "index": index,
                 "refine": self.refine,
+                **_licensed(self.licence),
             },
         )
         return _Outcome(index, int(trajectory.parameters.get("attempts", 1)), None)

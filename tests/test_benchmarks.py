@@ -1,10 +1,11 @@
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
 
 import cst_operator as cst
-from benchmarks import attention_kinds, cylinder_wake, scaling, sobolev, solvers, training
+from benchmarks import attention_kinds, cylinder_wake, datasets, scaling, sobolev, solvers, training
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.fields import Example, PointField
@@ -215,3 +216,28 @@ def test_the_cost_of_terms_is_that_beside_a_plain_step(monkeypatch):
     rows = sobolev.step_costs(model, training.examples()[:2], 2, 0)
     ratios = {r["model"]: r["value"] for r in rows if r["metric"] == "step_ratio"}
     assert ratios == {"k0": 1.0, "k1_target": 2.0, "k1_smoothing": 3.0}
+
+
+@pytest.mark.parametrize("what", ("raw_arrays", "in_memory", "no_workers"))
+def test_the_reading_benchmark_times_the_examples_after_the_first_batch(
+    what, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(datasets, "Ripples", partial(datasets.Ripples, side=8, frames=32))
+    monkeypatch.setattr(datasets, "FRAMES", 32)
+    monkeypatch.setattr(datasets, "BATCH_SIZE", 2)
+    clock = iter(range(100))
+    monkeypatch.setattr(datasets.time, "perf_counter", lambda: 0.5 * next(clock))
+    found = datasets.reading(what, datasets.QUICK, tmp_path)
+    # two sets of four windows, all of them within one tick of the clock
+    assert found == {"samples_per_second": 8 / 0.5}
+
+
+def test_the_training_of_the_data_sets_benchmark_says_what_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "BATCH_SIZE", 2)
+    monkeypatch.setattr(datasets, "WORKERS", 0)
+    ripples = datasets.Ripples(side=8, frames=32)
+    datasets.generate(ripples, 1, out=tmp_path / "large", dtype="float32", progress=False)
+    found = datasets.training(datasets.QUICK, tmp_path)
+    size = (tmp_path / "large" / "000000.h5").stat().st_size
+    assert found["set_size"] == pytest.approx(size / 1e9)
+    assert found["peak_memory"] > 50 and found["samples_per_second"] > 0

@@ -39,6 +39,7 @@ def sample(kind: str, *, facets: bool = False) -> PointField:
     marks = {k: torch.arange(len(i)) % 3 + 1 for k, i in sides.items()}
     return PointField(
         pos, u, node_weights(pos, cells), channels=names, cells=cells,
+        units=["Pa", *["m/s"] * (len(names) - 2), ""],
         facets=sides, facet_markers=marks,
     )  # fmt: skip
 
@@ -48,11 +49,13 @@ def trajectory() -> Trajectory:
     times = torch.tensor([0.0, 0.1, 0.4], dtype=torch.float64)
     u = torch.stack([torch.stack([mesh.pos[:, 0] + t, 0 * mesh.pos[:, 1], t - mesh.pos[:, 1]], 1)
                      for t in times])  # fmt: skip
-    return Trajectory(mesh=mesh, times=times, u=u, channels=("U_x", "U_y", "p"))
+    return Trajectory(mesh=mesh, times=times, u=u, channels=("U_x", "U_y", "p"),
+                      units=("m/s", "m/s", "Pa"))  # fmt: skip
 
 
 def assert_same(a: PointField, b: PointField) -> None:
     assert a.channels == b.channels
+    assert a.units == b.units
     for key in ("pos", "u", "weights"):
         torch.testing.assert_close(a[key], b[key], rtol=1e-15, atol=1e-15)
     for key in ("cells", "facets", "facet_markers"):
@@ -176,9 +179,40 @@ def test_channel_names_survive(kind: str, names: list[str], zero: bool, tmp_path
 def test_vectors_are_written_with_three_components(tmp_path: Path) -> None:
     write_mesh(tmp_path / "a.vtu", sample("triangle"))
     mesh = meshio.read(tmp_path / "a.vtu")
-    assert list(mesh.point_data) == ["p", "U", "a b"]
-    assert mesh.point_data["U"].shape[1] == 3
+    assert list(mesh.point_data) == ["p [Pa]", "U [m/s]", "a b"]
+    assert mesh.point_data["U [m/s]"].shape[1] == 3
     assert mesh.points.shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    "names, channels, units",
+    [
+        (["T [K]", "p[Pa]", "q"], ("T", "p", "q"), ("K", "Pa", "")),
+        (["heat flux [W m^-2]", "share [-]"], ("heat flux", "share"), ("W m^-2", "-")),
+        (["s[0]", "s[1]", "[K]"], ("s[0]", "s[1]", "[K]"), ("", "", "")),  # no units
+        (["T", "T [K]"], ("T", "T [K]"), ("", "")),  # one name for two fields
+        (["T [K]", "T [degC]"], ("T [K]", "T [degC]"), ("", "")),
+    ],
+)
+def test_brackets_after_a_name_are_its_unit(
+    names: list[str], channels: tuple[str, ...], units: tuple[str, ...], tmp_path: Path
+) -> None:
+    values = {name: np.full(4, float(i)) for i, name in enumerate(names)}
+    path = write(tmp_path / "a.vtu", SQUARE, TWO, point_data=values)
+    field = read_mesh(path)
+    assert (field.channels, field.units) == (channels, units)
+    assert torch.equal(field.u[0], torch.arange(len(names), dtype=field.u.dtype))
+    assert read_mesh(path, fields=[names[0]]).channels == channels[:1]
+
+
+def test_components_of_different_units_are_no_vector(tmp_path: Path) -> None:
+    pos, cells = box("triangle", 2)
+    u = torch.arange(2.0 * len(pos)).reshape(-1, 2).to(pos)
+    field = PointField(pos, u, channels=["U_x", "U_y"], units=["m", "K"], cells=cells)
+    write_mesh(tmp_path / "a.vtu", field)
+    back = read_mesh(tmp_path / "a.vtu", dtype=torch.float64)
+    assert (back.channels, back.units) == (field.channels, field.units)
+    assert torch.equal(back.u, u)
 
 
 def test_a_surface_in_space_keeps_three_coordinates(tmp_path: Path) -> None:
@@ -299,7 +333,7 @@ def test_wrong_paths_and_suffixes_are_refused(tmp_path: Path) -> None:
             write_mesh(tmp_path / f"b{suffix}", field)
     with pytest.raises(MeshError, match="no folder"):
         write_mesh(tmp_path / "none" / "b.vtu", field)
-    with pytest.raises(MeshError, match="names with spaces"):
+    with pytest.raises(MeshError, match="names or units with spaces"):
         write_mesh(tmp_path / "b.vtk", field)
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
@@ -408,6 +442,7 @@ def test_series_come_back(suffix: str, tmp_path: Path) -> None:
     write_series(tmp_path / f"wake{suffix}", series)
     back = read_series(tmp_path / f"wake{suffix}", dtype=torch.float64)
     assert back.channels == series.channels
+    assert back.units == series.units
     assert torch.equal(back.times, series.times)
     torch.testing.assert_close(back.u, series.u, rtol=0, atol=0)
     assert_same(back.mesh, series.mesh)

@@ -47,6 +47,8 @@ class Generate:
     """Halvings of the mesh's edge length: 1 gives the same problems with four times the points."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the stored values."""
+    licence: str = ""
+    """What others may do with the set, e.g. CC-BY-4.0; written to every file."""
 
     def run(self) -> int:
         """Generate, and say what was left out."""
@@ -63,6 +65,7 @@ class Generate:
             on={"here": None, "slurm": self.slurm, "dask": self.dask}[self.on],
             refine=self.refine,
             dtype=self.dtype,
+            licence=self.licence,
         )
         failures = data.manifest["failures"]
         if failures:

@@ -16,10 +16,11 @@ from cst_operator.comparison import num_parameters
 from cst_operator.config_json import config_to_json
 from cst_operator.datasets import TrajectoryDataset, read_trajectory
 from cst_operator.datasets.inspection import SetReport, inspect_trajectories
+from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
 from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.mesh_files import read_mesh
+from cst_operator.mesh_files import read_mesh, read_series
 from cst_operator.mesh_report import ChannelRange, MeshReport, mesh_report
 
 __all__ = ["Inspect"]
@@ -33,13 +34,15 @@ class Inspect:
 
     help: ClassVar[str] = (
         "Show what is in a mesh file (counts, quality, fields, defects), a data set (ranges,\n"
-        "values that are not finite, constant frames, outliers, bad cells), or a run or\n"
-        "checkpoint folder. Exit status 2 if it is unusable.\n\n"
-        "Examples:\n  cst inspect wing.msh\n  cst inspect data/heat --thumbnail heat.png"
+        "values that are not finite, constant frames, outliers, bad cells), a data file that\n"
+        "others wrote (PDEBench, The Well, netCDF, ...), or a run or checkpoint folder. Exit\n"
+        "status 2 if it is unusable.\n\n"
+        "Examples:\n  cst inspect wing.msh\n  cst inspect data/heat --thumbnail heat.png\n"
+        "  cst inspect 2D_DarcyFlow_beta1.0_Train.hdf5"
     )
 
     path: tyro.conf.Positional[Path]
-    """Mesh file, data set (folder or file), or run folder."""
+    """Mesh or data file, data set (folder or file), or run folder."""
     thumbnail: Path | None = None
     """PNG file to draw a plane mesh, or the first solutions of a data set, into."""
 
@@ -54,6 +57,11 @@ class Inspect:
             data = open_set(self.path)
             _show_set(self.path, data)
             return self._trajectories(data)
+        suffix = self.path.suffix.lower()
+        if self.path.is_file() and suffix in SUFFIXES:
+            return self._trajectories(read_file(self.path))
+        if self.path.is_file() and suffix == ".pvd":
+            return self._trajectories([read_series(self.path)])
         if self.path.is_file():
             field = read_mesh(self.path, weights=False)
             report = mesh_report(field)
@@ -163,6 +171,7 @@ def _show_set(path: Path, data: TrajectoryDataset) -> None:
     table.add_row("trajectories", f"{len(data):,}, {len(manifest['failures'])} failed")
     table.add_row("seed", f"{manifest['seed']}, mesh refined {manifest['refine']} times")
     table.add_row("rejected draws", f"{manifest['rejection_rate']:.1%}")
+    table.add_row("licence", escape(manifest.get("licence", "not stated")))
     out = console()
     out.print(f"[bold]{escape(str(path))}[/bold]: data set")
     out.print(table)

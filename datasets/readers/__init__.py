@@ -3,6 +3,7 @@
 Mesh files and their time series are read by :mod:`cst_operator.mesh_files`.
 """
 
+from cst_operator.datasets.readers.by_suffix import read_file
 from cst_operator.datasets.readers.comsol import read_comsol
 from cst_operator.datasets.readers.gaot import read_gaot
 from cst_operator.datasets.readers.grids import Placement, axis_weights, frames_of, grid_mesh
@@ -24,6 +25,7 @@ __all__ = [
     "grid_mesh",
     "read_comsol",
     "read_dfsu",
+    "read_file",
     "read_gaot",
     "read_mat",
     "read_meshgraphnets",

@@ -10,6 +10,7 @@ import torch
 from cst_operator.datasets import TrajectoryDataset, generate, read_manifest
 from cst_operator.datasets import generation as generation_module
 from cst_operator.datasets.generation import describe
+from cst_operator.datasets.store import read_attributes
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers import (
@@ -199,6 +200,7 @@ def test_missing_and_damaged_files_are_made_again_and_more_can_be_added(tmp_path
         (Ramp(), {"seed": 1}, r"another seed \(0, asked for 1\)"),
         (Ramp(), {"refine": 1}, "another refine"),
         (Ramp(), {"dtype": "float32"}, "another dtype"),
+        (Ramp(), {"licence": "CC0-1.0"}, r"another licence \(None, asked for 'CC0-1.0'\)"),
     ],
 )
 def test_a_folder_with_another_set_is_refused(tmp_path, system, options, words):
@@ -224,6 +226,15 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
 def test_single_precision_is_a_choice(tmp_path):
     dataset = generate(Ramp(), 1, out=tmp_path, dtype="float32", progress=False)
     assert dataset[0].u.dtype == torch.float32
+
+
+def test_the_licence_is_written_to_every_file(tmp_path):
+    dataset = generate(Ramp(), 2, out=tmp_path, licence="CC-BY-4.0", progress=False)
+    assert dataset.manifest["licence"] == "CC-BY-4.0"
+    for shard in dataset.manifest["shards"]:
+        assert read_attributes(tmp_path / shard["file"])["licence"] == "CC-BY-4.0"
+    with pytest.raises(InputError, match=r"another licence \('CC-BY-4.0', asked for None\)"):
+        generate(Ramp(), 2, out=tmp_path, progress=False)
 
 
 def test_a_data_set_is_a_sequence_that_slices_and_splits(tmp_path):

@@ -6,9 +6,14 @@ import h5py
 import pytest
 import torch
 
+from cst_operator._batches import parts
 from cst_operator.datasets import TrajectoryDataset, Windows, generate, pack
 from cst_operator.errors import InputError
+from cst_operator.fit_config import FitConfig
+from cst_operator.masking import Masking, RandomFrames
+from cst_operator.processes import connect
 from cst_operator.solvers import Heat
+from cst_operator.tasks import TaskDataset
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +67,19 @@ def test_windows_that_do_not_fit_are_refused(heat):
             Windows(heat, **numbers)
     with pytest.raises(IndexError):
         Windows(heat, 7)[2]
+
+
+def test_worker_processes_deliver_the_same_batches_of_a_set_on_the_disk(heat):
+    task = Masking(channels=("u",), frames=RandomFrames(hidden=1), points=0.5, num_queries=9)
+    train = TaskDataset(Windows(heat, 3), task, seed=1)
+    batches = []
+    for workers in (0, 2):
+        config = FitConfig(steps=6, batch_size=3, num_workers=workers)  # two epochs of ten windows
+        found = parts(train, config, 0, torch.device("cpu"), connect())
+        batches.append([part.batch for part in found])
+    assert len(batches[0]) == 6
+    for one, other in zip(*batches, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a.u, b.u) and torch.equal(a.pos, b.pos)
+            assert torch.equal(a.weights, b.weights)
+    assert not torch.equal(batches[0][0].target.u, batches[0][3].target.u)
