@@ -6,6 +6,7 @@ from cst_operator.solvers.advection_diffusion import (
     solve_advection_diffusion,
 )
 from cst_operator.solvers.allen_cahn import AllenCahn
+from cst_operator.solvers.burgers import Burgers, solve_burgers_on_mesh
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
 from cst_operator.solvers.elasticity import (
     ELASTICITY_CHANNELS,
@@ -74,6 +75,7 @@ __all__ = [
     "ADVECTION_CHANNELS",
     "AdvectionDiffusion",
     "AllenCahn",
+    "Burgers",
     "CHANNEL_CHANNELS",
     "CheckedStep",
     "Constant",
@@ -131,6 +133,7 @@ __all__ = [
     "refine_triangles",
     "solve_advection_diffusion",
     "solve_burgers",
+    "solve_burgers_on_mesh",
     "solve_elasticity",
     "solve_heat",
     "solve_helmholtz",
@@ -158,7 +161,7 @@ SYSTEMS: dict[str, System] = {
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
-        *(AllenCahn(), FitzHughNagumo(), GrayScott()),
+        *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
