@@ -1,7 +1,7 @@
 """A million queries against a few thousand source points: processor time and memory.
 
-One thread, two dimensions, float32, random points. Every measurement is a process of its own, so that
-the memory is what encoding the source and answering the queries adds to that of the idle model.
+One thread, two dimensions, float32, random points. Every measurement is a process of its own; its
+memory is what encoding the source and answering the queries adds to that of the idle model.
 
     OMP_NUM_THREADS=1 python -m benchmarks.queries [--quick]
 """
