@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from cst_operator.fields import Example, PointField
+from cst_operator.fields import Example
 from cst_operator.model import CSTOperator
 from tests.model_samples import joined, known_field, queries_in, tiny_model
 
