@@ -1,12 +1,13 @@
 """A million queries against a few thousand source points: processor time and memory.
 
-One thread, two dimensions, float32, random points. Every measurement is a process of its own, so that
-the memory is what encoding the source and answering the queries adds to that of the idle model.
+One thread, two dimensions, float32, random points. Every measurement is a process of its own; its
+memory is what encoding the source and answering the queries adds to that of the idle model.
 
     OMP_NUM_THREADS=1 python -m benchmarks.queries [--quick]
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -25,9 +26,12 @@ from cst_operator.comparison import benchmark_record
 HERE = Path(__file__).parent
 NUM_SOURCE = 4096
 NUM_QUERIES = 1_000_000
-MODELS = {"many_points": LARGE_N, "small": cst.ARCHITECTURES["small"]}
-"""What is measured; the configuration of benchmarks.scaling takes queries through one layer."""
-LIMITS_MB = {"many_points": (256, 1024), "small": (1024,)}
+MODELS = {
+    "all_points": dataclasses.replace(cst.ARCHITECTURES["tiny"], query_depth=1),
+    "many_points": LARGE_N,
+}
+"""Queries attend to all source points; or to the anchors of the configuration for many points."""
+LIMITS_MB = {"all_points": (1024,), "many_points": (128, 1024)}
 
 
 def measure(name: str, num_queries: int, limit_mb: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The Continuous Spatiotemporal Transformer as a neural operator on point sets."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -30,7 +30,7 @@ from cst_operator.nn import (
     make_attention,
     make_flow,
 )
-from cst_operator.nn.attention import in_forward_mode
+from cst_operator.nn.attention import has_tangent
 from cst_operator.normalization import Normalization
 
 __all__ = ["CSTOperator", "Encoded"]
@@ -81,6 +81,9 @@ class CSTOperator(nn.Module):
         self.read_out = nn.Sequential(
             TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
         )
+        # Functions of the class, not of this object: a copy of the model calls them with itself.
+        self._read: Callable[..., Encoded] = CSTOperator._read_dense
+        self._write: Callable[..., Tensor] = CSTOperator.decode
 
     def forward(self, source: "PointField | Encoded", target: PointField) -> Tensor:
         """Answer at the target's points.
@@ -98,7 +101,7 @@ class CSTOperator(nn.Module):
         """
         encoded = source if isinstance(source, Encoded) else self.encode(source, target)
         queries = Ragged.of(target)
-        u = self.decode(encoded, queries.pad(self.coordinates(target)))
+        u = self._write(self, encoded, queries.pad(self.coordinates(target)))
         return queries.unpad(self.normalization.decode(u))
 
     def encode(self, source: PointField, target: PointField | None = None) -> Encoded:
@@ -116,25 +119,38 @@ class CSTOperator(nn.Module):
         points = Ragged.of(source)
         s = points.pad(self.coordinates(source))
         values = self.normalization.encode(points.pad(source.u))
-        if self.training:
-            values = values + self.config.noise * torch.randn_like(values)
-            s = s + self.config.coordinate_noise * torch.randn_like(s)
         log_weights = _log_share(points.pad(source.weights), points.padding)
-        samples = self._few(s, values, log_weights)
-        h, at, measure = self._embed(values, s), s, log_weights
+        asked = None
         if self.config.form == "joint":
             if target is None:
                 raise FieldError("the joint form attends to the queries too; encode needs a target")
             queries = Ragged.of(target)
             places = queries.pad(self.coordinates(target))
-            share = _log_share(torch.ones_like(places[..., 0]), queries.padding)
+            asked = places, _log_share(torch.ones_like(places[..., 0]), queries.padding)
+        return self._read(self, s, values, log_weights, asked)
+
+    def _read_dense(
+        self,
+        s: Tensor,
+        values: Tensor,
+        log_weights: Tensor,
+        asked: tuple[Tensor, Tensor] | None,
+    ) -> Encoded:
+        """Read samples at unit scale; in the joint form, the places and shares of queries too."""
+        if self.training:
+            values = values + self.config.noise * torch.randn_like(values)
+            s = s + self.config.coordinate_noise * torch.randn_like(s)
+        samples = self._few(s, values, log_weights)
+        h, at, measure = self._embed(values, s), s, log_weights
+        if asked is not None:
+            places, share = asked
             dummies = self.interpolant(places, *samples)
             h = torch.cat([h, self._embed(dummies, places)], dim=1)
             at = torch.cat([s, places], dim=1)
             measure = torch.cat([log_weights, share], dim=1)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)
         memories = [blocks[0].memory(h, at, measure)]
-        if self.config.anchors:
+        if 0 < self.config.anchors < at.shape[1]:
             offset = torch.rand(len(at), device=at.device) if self.training else 0.5
             index, measure = choose_anchors(at, measure, self.config.anchors, offset)
             h, at = _take(h, index), _take(at, index)
@@ -234,6 +250,20 @@ class CSTOperator(nn.Module):
             self.train(training)
         return target.with_values(u, channels=self.config.out_names or None)
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the model in place, for batches of any form.
+
+        What is compiled is everything between the dense layout of a batch, which the host knows,
+        and its answers, as two graphs without breaks: reading the source and answering. Numbers of
+        points may change from call to call. :meth:`derivatives` are not compiled.
+
+        Args:
+            args: of :func:`torch.compile`.
+            options: of :func:`torch.compile`, e.g. ``fullgraph=True`` to refuse breaks.
+        """
+        self._read = torch.compile(CSTOperator._read_dense, *args, **options)
+        self._write = torch.compile(CSTOperator.decode, *args, **options)
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weight matrices inside the layers, which Muon trains; see ``FitConfig.muon_lr``."""
         named = self.blocks.named_parameters()
@@ -261,17 +291,19 @@ class CSTOperator(nn.Module):
 
     def _answer(self, encoded: Encoded, part: PointField) -> Tensor:
         """Answers of an encoded source at a few points, in the user's units, [M, c]."""
-        dense = self.decode(encoded, self.coordinates(part)[None])
+        dense = self._write(self, encoded, self.coordinates(part)[None])
         return self.normalization.decode(dense[0])
 
     def _few(self, s: Tensor, values: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Samples to interpolate, no more of them than the configuration says."""
+        if s.shape[1] <= self.config.interpolant_points:
+            return s, values, log_weights
         index, share = choose_anchors(s, log_weights, self.config.interpolant_points)
         return _take(s, index), _take(values, index), share
 
     def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:
         # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
-        if self.config.recompute and torch.is_grad_enabled() and not in_forward_mode():
+        if self.config.recompute and torch.is_grad_enabled() and not has_tangent(h):
             return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
         return cast(Tensor, block(h, at, memory))
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.encodings import RotaryCoordinates, full_precision
@@ -15,7 +16,7 @@ __all__ = [
     "Memory",
     "QuadratureAttention",
     "attend",
-    "in_forward_mode",
+    "has_tangent",
     "join_heads",
     "split_heads",
 ]
@@ -140,14 +141,14 @@ def attend(query: Tensor, memory: Memory) -> Tensor:
     """
     with full_precision(query):
         key, value = memory.key.to(query), memory.value.to(query)
-        if in_forward_mode():
+        if has_tangent(query):
             return _attend_by_sums(query, key, value)
         return scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
-def in_forward_mode() -> bool:
-    """Whether a transform of torch.func is running, such as forward-mode differentiation."""
-    return torch._C._functorch.maybe_current_level() is not None
+def has_tangent(x: Tensor) -> bool:
+    """Whether forward-mode differentiation passes through a tensor."""
+    return unpack_dual(x).tangent is not None
 
 
 def _attend_by_sums(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

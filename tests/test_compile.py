@@ -1,0 +1,119 @@
+"""The model compiles without graph breaks, on batches of any form."""
+
+import copy
+
+import pytest
+import torch
+
+from cst_operator.fields import Example
+from cst_operator.model import CSTOperator
+from tests.model_samples import joined, known_field, queries_in, tiny_model
+
+# The same operations, some of them decomposed, on numbers of order one in float64.
+ROUNDING = {"rtol": 1e-9, "atol": 1e-10}
+
+FORMS: dict[str, dict[str, object]] = {
+    "default": {},
+    "joint": {"form": "joint"},
+    "anchors": {"anchors": 12, "interpolant_points": 14, "query_depth": 1},
+    "recompute": {"recompute": True},
+}
+
+
+# The compiler looks at this attribute of everything that a program is given.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before():
+    torch.compiler.reset()
+
+
+def _batches(generator: torch.Generator) -> list[Example]:
+    def one(n: int, m: int) -> Example:
+        return Example(known_field(generator, n), queries_in(generator, m))
+
+    ragged = joined(one(40, 15), one(27, 3)), joined(one(31, 21), one(23, 31), one(29, 5))
+    return [one(40, 15), *ragged, one(37, 12)]
+
+
+def _slopes(model: CSTOperator, answer: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(answer.square().sum(), list(model.parameters())))
+
+
+def _agree(compiled: CSTOperator, model: CSTOperator, batches: list[Example]) -> None:
+    for batch in batches:
+        answers = [m(*batch) for m in (compiled, model)]
+        torch.testing.assert_close(*answers, **ROUNDING)
+        got, wanted = (_slopes(m, a) for m, a in zip((compiled, model), answers, strict=True))
+        for a, b in zip(got, wanted, strict=True):
+            # Gradients sum over all points: relative to their size.
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(1 + b.abs().max()))
+
+
+def test_ragged_batches_compile_without_breaks_forward_and_backward(seed, generator):
+    model = tiny_model(seed, depth=1)
+    compiled = copy.deepcopy(model)
+    compiled.compile(fullgraph=True, backend="eager")
+    _agree(compiled, model, _batches(generator)[1:3])
+
+
+@pytest.mark.slow
+def test_a_field_compiles_with_the_whole_call(seed, generator):
+    model = tiny_model(seed)
+    whole = torch.compile(model, fullgraph=True, backend="eager")
+    source, target = known_field(generator, 40), queries_in(generator, 15)
+    torch.testing.assert_close(whole(source, target), model(source, target), **ROUNDING)
+
+
+def test_a_copy_of_a_compiled_model_has_its_own_weights(seed, generator):
+    model = tiny_model(seed, depth=1)
+    model.compile(fullgraph=True, backend="eager")
+    source, target = known_field(generator, 40), queries_in(generator, 15)
+    before = model(source, target)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter *= 1.1
+    assert (other(source, target) - before).abs().max() > 1e-3
+    torch.testing.assert_close(model(source, target), before, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_predicts_and_differentiates(seed, generator):
+    model = tiny_model(seed, recompute=True)
+    compiled = copy.deepcopy(model)
+    compiled.compile(fullgraph=True, backend="eager")
+    source, target = known_field(generator, 40), queries_in(generator, 15)
+    for ask in (
+        lambda m: m.predict(source, target, chunk=7).u,
+        lambda m: m.derivatives(source, target, 2).laplacian,
+    ):
+        torch.testing.assert_close(ask(compiled), ask(model), **ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS.keys())
+def test_compiled_backward_passes_agree(changes, backend, seed, generator):
+    model = tiny_model(seed, **changes)
+    compiled = copy.deepcopy(model)
+    compiled.compile(fullgraph=True, backend=backend)
+    _agree(compiled, model, _batches(generator))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS.keys())
+def test_no_value_is_waited_for(changes, training, seed, generator, monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # refuses to say
+    model = tiny_model(seed, noise=0.1, **changes).train(training).to("meta")
+    batch = joined(
+        Example(known_field(generator, 40), queries_in(generator, 15)),
+        Example(known_field(generator, 7), queries_in(generator, 3)),
+    )
+    # Tensors of this device have no values, so a branch or an index that needs one is an error.
+    source, target = (side.to("meta") for side in batch)
+    answer = model(source, target)
+    answer.sum().backward()
+    assert answer.shape == (18, 2)
+    assert all(p.grad.device.type == "meta" for p in model.parameters())
