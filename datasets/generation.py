@@ -222,7 +222,8 @@ def _entry(folder: Path, index: int, attempts: int) -> dict[str, Any]:
         raise InputError(
             f"a worker made {path}, which is not here; give a folder that all machines share"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"index": index, "file": path.name, "sha256": digest, "attempts": attempts}
 
 

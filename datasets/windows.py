@@ -19,7 +19,7 @@ class Windows(Sequence[Trajectory]):
 
     Args:
         trajectories: a generated set, whose windows are read from the disk frame by frame, or any
-            sequence.
+            sequence, of which every item is asked once for its number of frames.
         length: frames of a window.
         stride: frames from one window to the next.
 

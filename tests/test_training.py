@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import weakref
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,32 @@ def test_normalization_is_fitted_once() -> None:
     assert float(fitted["pos_scale"]) != 1
     train(model=model, train=Samples(3))  # training further keeps the model's units
     assert same(model.normalization.state_dict(), fitted)
+
+
+def test_normalization_is_of_the_training_examples_alone_one_at_a_time() -> None:
+    class Far(Doubles):
+        def __getitem__(self, index: int) -> Example:
+            source, target = super().__getitem__(index)
+            source.pos += 100
+            return Example(source, target)
+
+    class Tracked(Doubles):
+        made: list[weakref.ref[PointField]] = []
+        most = 0
+
+        def __getitem__(self, index: int) -> Example:
+            example = super().__getitem__(index)
+            self.made.append(weakref.ref(example.source))
+            if len(self.made) <= len(self):  # the first pass over all is that of normalization
+                type(self).most = max(self.most, sum(ref() is not None for ref in self.made))
+            return example
+
+    model = plain_net()
+    train(model=model, train=Tracked(), validation=Far(4))
+    alone = plain_net()
+    train(model=alone, train=Doubles(), validation=None)
+    assert same(model.normalization.state_dict(), alone.normalization.state_dict())
+    assert 0 < Tracked.most <= 2  # the one that is measured, and the next
 
 
 def test_biases_and_norms_do_not_decay() -> None:
