@@ -261,10 +261,9 @@ def effects(rows: Sequence[dict[str, Any]]) -> Table:
     for column in ("split", "metric", *LOSSES):
         table.add_column(column)
     for split, metric in dict.fromkeys(key[:2] for key in found):
-        channel = metric.partition("[")[0]
-        if channel in names:
+        if metric in names:  # the mean over the channels
             values = [found[split, metric, loss] for loss in LOSSES]
-            cells = [f"{value:.4f} ({value / values[0]:.2f})" for value in values]
+            cells = [f"{value:.3f} ({value / values[0]:.2f})" for value in values]
             table.add_row(split, metric, *cells)
     return table
 
