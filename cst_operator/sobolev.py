@@ -93,7 +93,7 @@ class SobolevLoss:
     channel_weights: tuple[float, ...] = ()
     relative: bool = True
     num_points: int = 0
-    num_dummies: int = 64
+    num_dummies: int = 32
     dummies: Dummies = field(default_factory=Dummies)
 
     def __post_init__(self) -> None:
