@@ -9,6 +9,7 @@ from cst_operator.comparison import Comparison, compare
 from cst_operator.cst_config import ARCHITECTURES, Architecture, CSTConfig
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import GradientOperator, gradient_operator
+from cst_operator.dummies import Dummies
 from cst_operator.ensemble import Calibration, Ensemble
 from cst_operator.errors import (
     CheckpointError,
@@ -65,6 +66,7 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "Derivatives",
+    "Dummies",
     "Example",
     "FieldError",
     "FitConfig",

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cst_operator._draws import choose, draw_dummies, names_of, per_sample
+from cst_operator._draws import choose, names_of, per_sample
 from cst_operator._nearby import values_nearby
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import gradient_operator
+from cst_operator.dummies import Dummies
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.sobolev import LossTerms, SobolevLoss
@@ -152,6 +153,7 @@ class PhysicsLoss:
         at: dummy points, or the points of the target.
         num_points: dummy points of every sample, or so many random ones of the target's points; all
             of the target's if zero.
+        dummies: where dummy points are drawn.
         p: exponent p >= 1.
         data: what else is minimized; its terms come first.
 
@@ -167,6 +169,7 @@ class PhysicsLoss:
     weight: float = 1.0
     at: Literal["dummies", "target"] = "dummies"
     num_points: int = 64
+    dummies: Dummies = field(default_factory=Dummies)
     p: float = 2.0
     data: SobolevLoss = field(default_factory=SobolevLoss)
 
@@ -210,8 +213,8 @@ class PhysicsLoss:
         source, target = batch
         exact = callable(getattr(model, "derivatives", None))
         read: Any = model.encode(source, target) if exact else source  # type: ignore[operator]
-        found = self.data(model, Example(read, target), generator)
-        points = self._points(target, generator)
+        found = self.data(model, batch, generator, encoded=read if exact else None)
+        points = self._points(source, target, generator)
         if exact:
             answer = model.derivatives(read, points, self.order)  # type: ignore[operator]
         else:
@@ -233,9 +236,11 @@ class PhysicsLoss:
             {**found.weights, "residual": self.weight},
         )
 
-    def _points(self, target: PointField, generator: torch.Generator | None) -> PointField:
+    def _points(
+        self, source: PointField, target: PointField, generator: torch.Generator | None
+    ) -> PointField:
         if self.at == "dummies":
-            return draw_dummies(target, self.num_points, generator)
+            return self.dummies.draw(source, target, self.num_points, generator)
         return choose(target, self.num_points, generator)[0] if self.num_points else target
 
     def _nodal(self, u: Tensor, target: PointField) -> Derivatives:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cst_operator._draws import choose, draw_dummies, names_of, per_sample
+from cst_operator._draws import choose, names_of, per_sample
+from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import GradientOperator, gradient_operator
+from cst_operator.dummies import Dummies
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
 
@@ -47,7 +49,8 @@ class SobolevLoss:
         \right)^{1/p},
 
     which asks for a smooth answer and needs no derivative of the data; the variance of the
-    estimated mean is that of :math:`|D^q \hat u|^p` over the domain divided by ``num_dummies``.
+    estimated mean is that of :math:`|D^q \hat u|^p` over the domain divided by ``num_dummies``,
+    for other densities see :class:`~cst_operator.dummies.Dummies`.
     :math:`|D^j e|^p` sums over channels and all derivatives of order j in the user's coordinates,
     time included where the target knows it; mixed derivatives count once for each of their
     orderings. Channels, and derivatives in time, may be terms of their own.
@@ -70,6 +73,7 @@ class SobolevLoss:
         num_points: evaluate derivatives in target terms at that many random query points of every
             sample, a Monte-Carlo estimate of the integral; at all of them if zero.
         num_dummies: dummy points of every sample.
+        dummies: where they are drawn.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -89,7 +93,8 @@ class SobolevLoss:
     channel_weights: tuple[float, ...] = ()
     relative: bool = True
     num_points: int = 0
-    num_dummies: int = 64
+    num_dummies: int = 32
+    dummies: Dummies = field(default_factory=Dummies)
 
     def __post_init__(self) -> None:
         if self.order < 0:
@@ -111,15 +116,20 @@ class SobolevLoss:
             raise ConfigError("num_points must be zero or more and num_dummies at least one")
 
     def __call__(
-        self, model: nn.Module, batch: Example, generator: torch.Generator | None = None
+        self,
+        model: nn.Module,
+        batch: Example,
+        generator: torch.Generator | None = None,
+        *,
+        encoded: Any = None,
     ) -> LossTerms:
         """Evaluate on a batch.
 
         Args:
             model: called as ``model(source, target)``.
-            batch: an example, or a PyG batch of examples; the target needs weights. The source may
-                be what the model's ``encode`` made of it.
+            batch: an example, or a PyG batch of examples; the target needs weights.
             generator: draws the dummy points; the global one if omitted.
+            encoded: what the model's ``encode`` made of the batch, where it is at hand.
 
         Raises:
             FieldError: if the target has no weights, or no derivatives that a term needs.
@@ -131,19 +141,20 @@ class SobolevLoss:
                 "set them with cst_operator.with_weights(field)"
             )
         exact = callable(getattr(model, "derivatives", None))
-        if exact and isinstance(source, PointField) and (self.order or self.smoothing):
-            source = model.encode(source, target)  # type: ignore[operator]
+        read = source if encoded is None else encoded
+        if exact and encoded is None and (self.order or self.smoothing):
+            read = model.encode(source, target)  # type: ignore[operator]
         if self.order and exact and not self.num_points:
-            answer = model.derivatives(source, target, self.order)  # type: ignore[operator]
+            answer = model.derivatives(read, target, self.order)  # type: ignore[operator]
             u = answer.u
         else:
-            answer, u = None, model(source, target)
+            answer, u = None, model(read, target)
         found = {"order0": self._norm(u - target.u, target.u, target, target.weights, 0)}
         if self.order and exact:
             points, row = target, torch.arange(len(u), device=u.device)
             if answer is None:
                 points, row = choose(target, self.num_points, generator)
-                answer = model.derivatives(source, points, self.order)  # type: ignore[operator]
+                answer = model.derivatives(read, points, self.order)  # type: ignore[operator]
             for j in range(1, self.order + 1):
                 wanted = _known(target, j)[row]
                 error = answer.order(j)[(..., *(slice(wanted.shape[-1]),) * j)] - wanted
@@ -154,7 +165,14 @@ class SobolevLoss:
         elif self.order:
             found.update(self._nodal(u, target))
         if self.smoothing:
-            found.update(self._smooth(model, source, target, generator, exact))
+            if not exact:
+                raise FieldError(
+                    "smoothing terms need a model that is a function of the coordinate, with a "
+                    "derivatives method; use target terms (order=1) for this model"
+                )
+            drawn = self.dummies.draw(source, target, self.num_dummies, generator)
+            answer = model.derivatives(read, drawn, len(self.smoothing))  # type: ignore[operator]
+            found.update(self._smooth(answer, drawn, target))
         terms, weights = self._by_channel(found, target)
         total = sum(weight * terms[name] for name, weight in weights.items())
         return LossTerms(torch.as_tensor(total), terms, weights)
@@ -254,20 +272,9 @@ class SobolevLoss:
         return terms
 
     def _smooth(
-        self,
-        model: nn.Module,
-        source: Any,
-        target: PointField,
-        generator: torch.Generator | None,
-        exact: bool,
+        self, answer: Derivatives, dummies: PointField, target: PointField
     ) -> dict[str, Tensor]:
-        if not exact:
-            raise FieldError(
-                "smoothing terms need a model that is a function of the coordinate, with a "
-                "derivatives method; use target terms (order=1) for this model"
-            )
-        dummies = draw_dummies(target, self.num_dummies, generator)
-        answer = model.derivatives(source, dummies, len(self.smoothing))  # type: ignore[operator]
+        """Smoothing terms of the answer at dummy points."""
         volume = per_sample(target.weights, target)[:, None]
         terms = {}
         for q in range(1, len(self.smoothing) + 1):

@@ -195,7 +195,7 @@ def test_a_finished_training_of_the_sobolev_benchmark_is_not_repeated(tmp_path, 
     assert {("poisson_few", "relative_h1"), ("poisson_few_noise", "relative_l2")} <= found
     assert ("poisson_few_training", "steps") in found
     every = [{**r, "model": loss} for loss in sobolev.LOSSES for r in first]
-    assert sobolev.effects(every).row_count == 4
+    assert sobolev.effects(every).row_count == 4  # two splits, two metrics
 
 
 def test_the_cost_of_terms_is_that_beside_a_plain_step(monkeypatch):

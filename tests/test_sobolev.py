@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cst_operator._draws import draw_dummies
 from cst_operator.derivatives import Derivatives, differentiate
+from cst_operator.dummies import Dummies
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.sobolev import SobolevLoss
@@ -265,15 +265,70 @@ def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
         weights=torch.cat([f.weights * w for f, w in zip(frames, (0.25, 1.0, 0.75), strict=True)]),
         time=torch.cat([f.time for f in frames]).double(),
     )
-    dummies = draw_dummies(moving, 500, generator)
+    dummies = Dummies().draw(moving, moving, 500, generator)
     assert 2 <= float(dummies.time.min()) < 2.2
     assert 3.8 < float(dummies.time.max()) <= 4
     cell = 0.125  # a weight is about a cell's area: shifts stay within one cell
     assert float(dummies.pos.min()) >= -cell
     assert float(dummies.pos.max()) <= 1 + cell
     assert float(torch.cdist(dummies.pos, pos).amin(1).max()) > 0.2 * cell
-    still = draw_dummies(frames[1], 50, generator)
+    still = Dummies().draw(frames[1], frames[1], 50, generator)
     assert torch.equal(still.time, torch.full((50,), 2.5).double())
+
+
+@pytest.mark.parametrize(
+    "dummies",
+    [Dummies(), Dummies(density="points"), Dummies(near="distance")],
+    ids=lambda dummies: f"{dummies.density}-{dummies.near}",
+)
+def test_dummy_points_of_every_density_estimate_the_same_integral(dummies, generator):
+    squares = []
+    for n in (8, 12):
+        pos, _ = box("triangle", n, bend=0.02)
+        away = torch.minimum(pos, 1 - pos).amin(1, keepdim=True)
+        weights = 0.2 + torch.rand(len(pos), generator=generator, dtype=pos.dtype)
+        squares.append(PointField(pos, away, weights, channels=["distance"]))
+    batch = joined(*(Example(square, square) for square in squares))
+    draws = torch.stack(
+        [
+            (points.weights * points.pos[:, 0]).view(2, -1).sum(1)
+            for points in (dummies.draw(*batch, 20, generator) for _ in range(300))
+        ]
+    )
+    wanted = torch.stack([(square.weights * square.pos[:, 0]).sum() for square in squares])
+    sigma = draws.std(0) / 300**0.5
+    # Weights are random, so volumes are not the cells': a cell's width of bias is allowed.
+    assert bool(((draws.mean(0) - wanted).abs() < 4 * sigma + 1e-3 * wanted).all())
+    assert bool((sigma < 0.05 * wanted).all())
+
+
+def test_dummy_points_may_be_drawn_near_the_boundary_or_where_the_mesh_is_fine(generator):
+    pos, _ = box("triangle", 20)
+    away = torch.minimum(pos, 1 - pos).amin(1, keepdim=True)
+    fine = torch.where(pos[:, 0] < 0.5, 0.1, 1.9).to(pos)  # small weights: many points there
+    square = PointField(pos, away, torch.full_like(fine, 1 / 441), channels=["distance"])
+    graded = PointField(pos, away, fine / 441, channels=["distance"])
+
+    def share(dummies: Dummies, field: PointField, where) -> float:
+        found = dummies.draw(field, field, 2000, generator)
+        return float(where(found.pos).double().mean())
+
+    def outer(x: Tensor) -> Tensor:
+        return torch.minimum(x, 1 - x).amin(1) < 0.1
+
+    def left(x: Tensor) -> Tensor:
+        return x[:, 0] < 0.5
+
+    # The frame of width .1 has 36 % of the square, and with equal weights, also at its edge, 45 %
+    # of the points; the density there is several times larger.
+    assert 0.3 < share(Dummies(), square, outer) < 0.5
+    assert share(Dummies(near="distance"), square, outer) > 0.65
+    assert share(Dummies(), graded, left) < 0.1
+    assert share(Dummies(density="points"), graded, left) == pytest.approx(0.5, abs=0.06)
+    with pytest.raises(FieldError, match="near 'wall', which the source does not have, only dist"):
+        Dummies(near="wall").draw(square, square, 5, generator)
+    with pytest.raises(ConfigError, match="expected 'volume' or 'points'"):
+        Dummies(density="uniform")
 
 
 @pytest.mark.parametrize("form", ["operator", "joint"])

@@ -18,6 +18,7 @@ from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError, InputError, TrainingError
 from cst_operator.fields import Example, PointField
 from cst_operator.model import CSTOperator
+from cst_operator.sobolev import SobolevLoss
 from cst_operator.training import FitConfig, Run, choose_device, fit, learning_rate, stop_on_signal
 from tests.training_samples import (
     CONFIG,
@@ -658,3 +659,17 @@ def test_the_transformer_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert same(weights(resumed), weights(straight))
     assert untimed(resumed.history) == untimed(straight.history)
     assert float(resumed.model.normalization.pos_scale) != 1
+
+
+def test_layers_that_are_computed_again_train_to_the_same_weights() -> None:
+    runs = []
+    for recompute in (False, True):
+        settings = CSTConfig(
+            dim=2, in_channels=1, out_channels=1, width=32, depth=2, noise=0.1, recompute=recompute
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = CSTOperator(settings)
+        loss = SobolevLoss(smoothing=(0.1,), num_dummies=4)
+        runs.append(train(model=model, loss=loss, config=replace(CONFIG, steps=3)))
+    assert same(weights(runs[0]), weights(runs[1]))
