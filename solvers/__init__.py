@@ -52,7 +52,14 @@ from cst_operator.solvers.periodic_navier_stokes import (
 )
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
-from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.random_fields import (
+    Constant,
+    FieldSampler,
+    GaussianField,
+    Inclusions,
+    PiecewiseConstant,
+    SmoothField,
+)
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
 from cst_operator.solvers.reactions_on_meshes import (
     ReactingMedium,
@@ -96,6 +103,7 @@ __all__ = [
     "HELMHOLTZ_CHANNELS",
     "Heat",
     "Helmholtz",
+    "Inclusions",
     "IntegralSpirals",
     "KortewegDeVries",
     "KuramotoSivashinsky",
@@ -110,6 +118,7 @@ __all__ = [
     "PeriodicGaussianField",
     "PeriodicGrayScott",
     "PeriodicNavierStokes",
+    "PiecewiseConstant",
     "Poisson",
     "RandomDomain",
     "RandomRectangle",
@@ -159,7 +168,8 @@ __all__ = [
 SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
-        *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
+        *(Poisson(), Poisson.darcy(), Poisson.inclusions(), Poisson.mixed()),
+        Heat(),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
         *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
