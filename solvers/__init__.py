@@ -51,6 +51,7 @@ from cst_operator.solvers.periodic_navier_stokes import (
     solve_vorticity,
 )
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
+from cst_operator.solvers.profiles import RandomProfile, naca_profile
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import (
     Constant,
@@ -75,6 +76,7 @@ from cst_operator.solvers.spectral import (
 )
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
+from cst_operator.solvers.user_geometry import geometry_of_mesh, read_geometry
 from cst_operator.solvers.wakes import Wakes
 from cst_operator.solvers.wave import Wave, solve_wave
 
@@ -121,6 +123,7 @@ __all__ = [
     "PiecewiseConstant",
     "Poisson",
     "RandomDomain",
+    "RandomProfile",
     "RandomRectangle",
     "ReactingMedium",
     "ReactingSystem",
@@ -135,8 +138,11 @@ __all__ = [
     "Wave",
     "diagonal_force",
     "disk",
+    "geometry_of_mesh",
     "mesh_geometry",
+    "naca_profile",
     "poisson_inputs",
+    "read_geometry",
     "rectangle",
     "refine_near_holes",
     "refine_triangles",
