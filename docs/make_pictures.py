@@ -25,6 +25,7 @@ DPI, COLOURS = 64, 144  # small files
 INPUTS = {
     "poisson": "f",
     "darcy": "a",
+    "darcy_inclusions": "a",
     "poisson_mixed": "distance_neumann",
     "heat": "f",
     "helmholtz": "index",

@@ -51,8 +51,16 @@ from cst_operator.solvers.periodic_navier_stokes import (
     solve_vorticity,
 )
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
+from cst_operator.solvers.profiles import RandomProfile, naca_profile
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
-from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.random_fields import (
+    Constant,
+    FieldSampler,
+    GaussianField,
+    Inclusions,
+    PiecewiseConstant,
+    SmoothField,
+)
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
 from cst_operator.solvers.reactions_on_meshes import (
     ReactingMedium,
@@ -68,6 +76,7 @@ from cst_operator.solvers.spectral import (
 )
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
+from cst_operator.solvers.user_geometry import geometry_of_mesh, read_geometry
 from cst_operator.solvers.wakes import Wakes
 from cst_operator.solvers.wave import Wave, solve_wave
 
@@ -96,6 +105,7 @@ __all__ = [
     "HELMHOLTZ_CHANNELS",
     "Heat",
     "Helmholtz",
+    "Inclusions",
     "IntegralSpirals",
     "KortewegDeVries",
     "KuramotoSivashinsky",
@@ -110,8 +120,10 @@ __all__ = [
     "PeriodicGaussianField",
     "PeriodicGrayScott",
     "PeriodicNavierStokes",
+    "PiecewiseConstant",
     "Poisson",
     "RandomDomain",
+    "RandomProfile",
     "RandomRectangle",
     "ReactingMedium",
     "ReactingSystem",
@@ -126,8 +138,11 @@ __all__ = [
     "Wave",
     "diagonal_force",
     "disk",
+    "geometry_of_mesh",
     "mesh_geometry",
+    "naca_profile",
     "poisson_inputs",
+    "read_geometry",
     "rectangle",
     "refine_near_holes",
     "refine_triangles",
@@ -159,7 +174,8 @@ __all__ = [
 SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
-        *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
+        *(Poisson(), Poisson.darcy(), Poisson.inclusions(), Poisson.mixed()),
+        Heat(),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
         *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),

@@ -114,6 +114,11 @@ class Discretization:
         edge = FacetBasis(self.basis.mesh, self.basis.elem, facets=chosen)
         return _vector(_LOAD.assemble(edge, f=self.at_quadrature(flux, edge)))
 
+    def edge_mass(self, markers: Sequence[int]) -> csr_matrix:
+        r"""Matrix of the integral of u v over the facets with these markers, [D, D]."""
+        chosen = self.facets[np.isin(self.markers, markers)]
+        return _MASS.assemble(FacetBasis(self.basis.mesh, self.basis.elem, facets=chosen), a=1.0)
+
     def fixed(self, neumann: Sequence[int]) -> Index:
         """Degrees of freedom on boundary facets that are not Neumann, sorted.
 

@@ -41,7 +41,7 @@ class Geometry:
         loops: points of every loop without repeating the first, outer loop first, [m, 2] each.
         markers: one number per loop; 1 for the outer loop and 2, 3, ... for holes if omitted.
         sides: one number per chord of the outer loop (from a point to the next), instead of the
-            first of ``markers``; they should change at corners only, where mesh nodes are.
+            first of ``markers``; meshes have a node where they change.
 
     Raises:
         InputError: if a loop has fewer than 3 points or encloses no area.
@@ -173,13 +173,17 @@ class Geometry:
         return p, after, np.concatenate(previous), normal, cKDTree(p)
 
     def boundary_nodes(self, h: float, rng: np.random.Generator) -> list[Array]:
-        """Points at equal arc length on every loop, about ``h`` apart; corners are kept.
+        """Points at equal arc length on every loop, about ``h`` apart.
 
-        A hole gets at least 8 points. A loop without corners starts at a random place.
+        Corners are kept, and ends of sides. A hole gets at least 8 points. A loop without corners
+        starts at a random place.
         """
         result = []
-        for loop in self.loops:
-            corners = np.flatnonzero(_turns(loop) > _CORNER)
+        for number, loop in enumerate(self.loops):
+            kept = _turns(loop) > _CORNER
+            if self.sides and number == 0:
+                kept |= np.array(self.sides) != np.roll(self.sides, 1)
+            corners = np.flatnonzero(kept)
             along = np.concatenate([[0.0], np.cumsum(_chords(loop))])
             closed = np.concatenate([loop, loop[:1]])
             total = along[-1]

@@ -1,12 +1,15 @@
 r"""Time-harmonic waves: Helmholtz's equation.
 
 .. math:: -\Delta u - k^2 (1 + i\alpha)\, n\, u = f \text{ in } \Omega,\quad
-          u = g \text{ on } \Gamma_D,\quad \partial_n u = 0 \text{ on } \Gamma_N,
+          u = g \text{ on } \Gamma_D,\quad \partial_n u = 0 \text{ on } \Gamma_N,\quad
+          \partial_n u - i k \beta u = r \text{ on } \Gamma_I,
 
 for complex u with wave number k, loss :math:`\alpha \ge 0` and squared refractive index n > 0
-(time goes as :math:`e^{-i\omega t}`). With loss there is exactly one solution, bounded by
-:math:`\|f\| / (\alpha k^2 \min n)`. Without, there is one unless :math:`k^2` is an eigenvalue of
-:math:`-\Delta u = \lambda n u`; closer than 1e-4 to one, relative to :math:`k^2`, the problem is
+(time goes as :math:`e^{-i\omega t}`). On the impedance part, :math:`\beta = 1` and r = 0 lets
+waves out that meet it at a right angle, without reflection. With loss there is exactly one
+solution, without an impedance part bounded by :math:`\|f\| / (\alpha k^2 \min n)`. Without
+either, there is one unless :math:`k^2` is an eigenvalue of :math:`-\Delta u = \lambda n u`; closer
+than 1e-4 to one, relative to :math:`k^2`, the problem is
 refused. Lagrange elements of degree p: values of order p + 1 and gradients of order p once
 waves are resolved; the error of the phase grows as :math:`k (kh)^{2p}`.
 """
@@ -65,6 +68,9 @@ class _Problem:
     f: Coefficient
     g: tuple[Coefficient, Coefficient]
     neumann: tuple[int, ...]
+    impedance: tuple[int, ...] = ()
+    admittance: float = 1.0
+    incoming: tuple[Coefficient, Coefficient] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not self.wave_number > 0 or not self.loss >= 0:
@@ -72,6 +78,11 @@ class _Problem:
                 f"wave_number is {self.wave_number} and loss {self.loss}; expected a positive "
                 "wave number and a loss of 0 or more"
             )
+        both = sorted(set(self.neumann) & set(self.impedance))
+        if both:
+            raise InputError(f"marker {both[0]} is in neumann and in impedance; leave it in one")
+        if not self.admittance > 0:
+            raise InputError(f"admittance is {self.admittance}; expected a positive number")
 
 
 def solve_helmholtz(
@@ -83,6 +94,9 @@ def solve_helmholtz(
     f: Coefficient = 0.0,
     g: tuple[Coefficient, Coefficient] = (0.0, 0.0),
     neumann: Sequence[int] = (),
+    impedance: Sequence[int] = (),
+    admittance: float = 1.0,
+    incoming: tuple[Coefficient, Coefficient] = (0.0, 0.0),
     degree: int = 3,
     geometry: Geometry | None = None,
 ) -> PointField:
@@ -97,6 +111,9 @@ def solve_helmholtz(
         f: source, real.
         g: real and imaginary part of the value on the Dirichlet part.
         neumann: markers of the Neumann part; the rest of the boundary is Dirichlet.
+        impedance: markers of the impedance part; with one, the Dirichlet part may be empty.
+        admittance: :math:`\beta > 0`, relative to that of the medium.
+        incoming: real and imaginary part of r.
         degree: of the elements, 1, 2 or 3.
         geometry: curved domain behind the mesh; without it the mesh is the domain.
 
@@ -110,7 +127,15 @@ def solve_helmholtz(
     """
     space = discretize(mesh, degree=degree, geometry=geometry)
     problem = _Problem(
-        wave_number=wave_number, loss=loss, index=index, f=f, g=g, neumann=tuple(neumann)
+        wave_number=wave_number,
+        loss=loss,
+        index=index,
+        f=f,
+        g=g,
+        neumann=tuple(neumann),
+        impedance=tuple(impedance),
+        admittance=admittance,
+        incoming=incoming,
     )
     u, gradient = _nodal(space, _solve(space, problem))
     return mesh.with_values(u, _SOLUTION, gradient=gradient)
@@ -122,13 +147,19 @@ def _solve(space: Discretization, problem: _Problem) -> Complex:
     square = problem.wave_number**2
     mass = space.mass(problem.index)
     matrix = (space.stiffness(1.0) - square * (1 + 1j * problem.loss) * mass).tocsr()
-    fixed = space.fixed(problem.neumann)
+    load = space.load(problem.f).astype(np.complex128)
+    if problem.impedance:
+        space.boundary_dofs(problem.impedance, "impedance")
+        matrix -= 1j * problem.wave_number * problem.admittance * space.edge_mass(problem.impedance)
+        real, imaginary = (space.flux_load(r, problem.impedance) for r in problem.incoming)
+        load += real + 1j * imaginary
+    fixed = _fixed(space, problem)
     free = np.setdiff1d(np.arange(space.basis.N), fixed)
     u = np.zeros(space.basis.N, dtype=np.complex128)
     real, imaginary = (space.at_dofs(part) for part in problem.g)
     u[fixed] = (real + 1j * imaginary)[fixed]
     factors = factorize_unsymmetric(matrix[free][:, free])
-    u[free] = factors.solve((space.load(problem.f) - matrix @ u)[free])
+    u[free] = factors.solve((load - matrix @ u)[free])
     distance = _spectral_distance(factors, mass[free][:, free])
     if not distance > _RESONANCE * square or not np.isfinite(u).all():
         raise SolverError(
@@ -136,6 +167,15 @@ def _solve(space: Discretization, problem: _Problem) -> Complex:
             f"{distance / square:.1e}, relatively, of an eigenvalue; change it or add loss"
         )
     return u
+
+
+def _fixed(space: Discretization, problem: _Problem) -> NDArray[np.int64]:
+    """Degrees of freedom of the Dirichlet part, which may be empty where waves leave."""
+    if not problem.impedance:
+        return space.fixed(problem.neumann)
+    space.boundary_dofs(problem.neumann, "neumann")
+    others = {*problem.neumann, *problem.impedance}
+    return space.boundary_dofs(sorted(set(space.markers.tolist()) - others))
 
 
 def _spectral_distance(factors: SuperLU, mass: csr_matrix) -> float:

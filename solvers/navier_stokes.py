@@ -23,6 +23,7 @@ from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import VectorCoefficient, static_fields
 from cst_operator.solvers.geometry import LEFT, RIGHT, Geometry
 from cst_operator.solvers.local_refinement import refine_near_holes
+from cst_operator.solvers.profiles import RandomProfile
 from cst_operator.solvers.random_domains import RandomRectangle
 from cst_operator.solvers.system import (
     PARAMETERS,
@@ -237,7 +238,9 @@ class NavierStokes:
         name: name of the system.
     """
 
-    domain: RandomRectangle = RandomRectangle(width=2.0, hole_radius=(0.06, 0.12), gap=0.1)
+    domain: RandomRectangle | RandomProfile = RandomRectangle(
+        width=2.0, hole_radius=(0.06, 0.12), gap=0.1
+    )
     h: float = 0.08
     near: float = 0.06
     viscosity: tuple[float, float] = (0.01, 0.1)

@@ -28,7 +28,7 @@ from cst_operator.solvers.finite_elements import (
 )
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize
-from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField
+from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, Inclusions
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     FLUX,
@@ -243,6 +243,14 @@ class Poisson:
     def darcy(cls) -> "Poisson":
         r"""Darcy flow: log-normal a, :math:`\log a` of standard deviation 1 and length .2."""
         return cls(a=GaussianField(length_scale=0.2, log=True), name="darcy")
+
+    @classmethod
+    def inclusions(cls) -> "Poisson":
+        """Darcy flow through disks of other permeability.
+
+        Of order 1, see :class:`~cst_operator.solvers.random_fields.Inclusions`.
+        """
+        return cls(a=Inclusions(), name="darcy_inclusions")
 
     @classmethod
     def mixed(cls) -> "Poisson":

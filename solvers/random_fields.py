@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from cst_operator.errors import InputError
 
-__all__ = ["Constant", "FieldSampler", "GaussianField", "SmoothField"]
+__all__ = [
+    "Constant",
+    "FieldSampler",
+    "GaussianField",
+    "Inclusions",
+    "PiecewiseConstant",
+    "SmoothField",
+]
 
 Array = NDArray[np.float64]
 
@@ -113,3 +120,69 @@ class GaussianField:
         frequencies = rng.normal(0.0, 1.0 / self.length_scale, (self.num_modes, 2))
         cosines, sines = rng.normal(0.0, self.std / np.sqrt(self.num_modes), (2, self.num_modes))
         return SmoothField(mean, frequencies, cosines, sines, self.log)
+
+
+@dataclass(frozen=True, eq=False)
+class PiecewiseConstant:
+    """A constant with disks of other values; of disks that overlap, the last counts.
+
+    Args:
+        background: value outside all disks.
+        centres: of the disks, [k, 2].
+        radii: of the disks, [k].
+        inside: values in the disks, [k].
+    """
+
+    background: float
+    centres: Array
+    radii: Array
+    inside: Array
+
+    def __call__(self, x: Array) -> Array:
+        """Values at points, [n, 2] -> [n]."""
+        result = np.full(len(x), self.background)
+        for centre, radius, value in zip(self.centres, self.radii, self.inside, strict=True):
+            result[((x - centre) ** 2).sum(axis=1) < radius**2] = value
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inclusions:
+    """Piecewise constant: disks of another material at random places.
+
+    Meshes do not follow the disks: quadrature points on either side of an interface take the value
+    of their side, so that of the triangles it cuts a part of order h counts to the wrong side.
+    Solutions are of order 1 and their gradients of order 1/2, whatever the degree of the elements.
+
+    Args:
+        number: smallest and largest number of disks.
+        radius: smallest and largest radius.
+        inside: smallest and largest value in a disk, log-uniform for each, positive.
+        background: value outside, positive.
+        box: lower and upper corner of the box that the centres are uniform in.
+    """
+
+    number: tuple[int, int] = (2, 6)
+    radius: tuple[float, float] = (0.06, 0.15)
+    inside: tuple[float, float] = (0.1, 10.0)
+    background: float = 1.0
+    box: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (1.0, 1.0))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number[0] <= self.number[1]:
+            raise InputError(f"number is {self.number}; expected (smallest, largest)")
+        for name in ("radius", "inside"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise InputError(f"{name} is {(low, high)}; expected (smallest, largest) > 0")
+        if not self.background > 0:
+            raise InputError(f"background is {self.background}; expected a positive number")
+
+    def sample(self, rng: np.random.Generator) -> PiecewiseConstant:
+        """Draw a function."""
+        count = int(rng.integers(self.number[0], self.number[1] + 1))
+        centres = rng.uniform(self.box[0], self.box[1], (count, 2))
+        radii = rng.uniform(self.radius[0], self.radius[1], count)
+        low, high = np.log(self.inside)
+        inside = np.exp(rng.uniform(low, high, count))
+        return PiecewiseConstant(self.background, centres, radii, inside)

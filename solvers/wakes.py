@@ -16,6 +16,7 @@ from cst_operator.solvers.finite_elements import VectorCoefficient
 from cst_operator.solvers.geometry import RIGHT
 from cst_operator.solvers.local_refinement import refine_near_holes
 from cst_operator.solvers.navier_stokes import Inflow, channel_fields
+from cst_operator.solvers.profiles import RandomProfile
 from cst_operator.solvers.random_domains import RandomRectangle
 from cst_operator.solvers.system import (
     PARAMETERS,
@@ -59,7 +60,7 @@ class Wakes:
         name: name of the system.
     """
 
-    domain: RandomRectangle = RandomRectangle(
+    domain: RandomRectangle | RandomProfile = RandomRectangle(
         width=3.0, num_holes=(1, 2), hole_radius=(0.08, 0.12), gap=0.12, outlet=1.5
     )
     h: float = 0.1

@@ -149,3 +149,68 @@ def test_impossible_options_are_refused(change):
 def test_without_a_source_there_is_silence():
     sample = replace(Helmholtz(), f=Constant(0.0)).sample(0, 0)
     assert float(sample.u.abs().max()) == 0.0
+
+
+def _open_errors(h, degree, admittance):
+    """The wave on a disk whose boundary gives d/dn u - i k beta u instead of values."""
+    geometry = disk(0.5, num_points=20000)
+    mesh = mesh_geometry(geometry, h, np.random.default_rng(3))
+
+    def incoming(x):
+        value, slope = _wave(x, 0.0)
+        normal = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return (slope * normal).sum(axis=1) - 1j * _K * admittance * value
+
+    field = solve_helmholtz(
+        mesh,
+        wave_number=_K,
+        impedance=(1,),
+        admittance=admittance,
+        incoming=(lambda x: incoming(x).real, lambda x: incoming(x).imag),
+        degree=degree,
+        geometry=geometry,
+    )
+    value, slope = _wave(mesh.pos.numpy(), 0.0)
+    w, u, gradient = mesh.weights.numpy(), field.u.numpy(), field.gradient.numpy()
+    error = u[:, 0] + 1j * u[:, 1] - value
+    difference = gradient[:, 0] + 1j * gradient[:, 1] - slope
+    return np.sqrt(w @ np.abs(error) ** 2), np.sqrt((w @ np.abs(difference) ** 2).sum())
+
+
+# Measured: see docs/solvers.rst.
+@pytest.mark.parametrize(
+    "degree, sizes", [(1, (0.05, 0.025, 0.0125)), (2, (0.1, 0.05, 0.025)), (3, (0.1, 0.05))]
+)
+def test_error_of_a_wave_through_an_open_boundary_falls_at_the_stated_order(degree, sizes):
+    found = [_open_errors(h, degree, 1.0 if degree > 1 else 0.7) for h in sizes]
+    for coarse, fine in pairwise(found):
+        # edges are parabolas, which limits values of degree 3 to order 3
+        assert np.log2(coarse[0] / fine[0]) > min(degree + 1, 3) - 0.15
+        assert np.log2(coarse[1] / fine[1]) > degree - 0.15
+
+
+def test_a_wave_leaves_a_channel_without_reflection():
+    # enters with value 1 on the left, slides along the walls, leaves on the right
+    mesh = mesh_geometry(rectangle(2.0, 0.3, sides=True), 0.05, np.random.default_rng(0))
+    field = solve_helmholtz(
+        mesh, wave_number=_K, g=(1.0, 0.0), neumann=(1, 3), impedance=(2,), degree=3
+    )
+    phase = _K * mesh.pos[:, 0]
+    exact = torch.stack([torch.cos(phase), torch.sin(phase)], dim=1)
+    assert torch.allclose(field.u, exact, rtol=0, atol=1e-3)  # the error of the phase
+    reflected = solve_helmholtz(mesh, wave_number=_K, g=(1.0, 0.0), neumann=(1, 2, 3), degree=3)
+    assert float((reflected.u - exact).abs().max()) > 0.5
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"impedance": (1,), "neumann": (1,)}, "marker 1 is in neumann and in impedance"),
+        ({"impedance": (9,)}, "impedance names marker 9"),
+        ({"impedance": (1,), "admittance": 0.0}, "admittance is 0.0"),
+    ],
+)
+def test_impedances_that_do_not_fit_are_refused(change, words):
+    mesh = mesh_geometry(rectangle(), 0.3, np.random.default_rng(0))
+    with pytest.raises(InputError, match=words):
+        solve_helmholtz(mesh, wave_number=3.0, **change)

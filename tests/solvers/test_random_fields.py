@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cst_operator.errors import InputError
-from cst_operator.solvers import Constant, GaussianField
+from cst_operator.solvers import Constant, GaussianField, Inclusions
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -45,3 +45,23 @@ def test_impossible_options_are_refused():
         GaussianField(length_scale=0.0)
     with pytest.raises(InputError, match="num_modes"):
         GaussianField(num_modes=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"number": (3, 2)}, {"radius": (0.0, 1.0)}, {"inside": (-1.0, 1.0)}, {"background": 0.0}],
+)
+def test_impossible_inclusions_are_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        Inclusions(**change)
+
+
+def test_inclusions_have_their_value_inside_and_the_background_outside(rng):
+    drawn = Inclusions(number=(3, 3), background=2.0).sample(rng)
+    x = rng.uniform(0, 1, (500, 2))
+    away = np.linalg.norm(x[:, None] - drawn.centres, axis=2) - drawn.radii
+    value = drawn(x)
+    assert np.array_equal(value == 2.0, (away >= 0).all(axis=1))
+    assert np.array_equal(drawn(drawn.centres[-1:]), drawn.inside[-1:])
+    assert set(value) <= {2.0, *drawn.inside}
+    assert (drawn.inside >= 0.1).all() and (drawn.inside <= 10).all()
