@@ -8,6 +8,7 @@ from cst_operator.solvers.advection_diffusion import (
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
 from cst_operator.solvers.elasticity import (
     ELASTICITY_CHANNELS,
+    SOLID_CHANNELS,
     Elasticity,
     Material,
     solve_elasticity,
@@ -49,13 +50,25 @@ from cst_operator.solvers.periodic_navier_stokes import (
 from cst_operator.solvers.poisson import POISSON_CHANNELS, Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.random_domains import RandomDomain, RandomRectangle
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, SmoothField
+from cst_operator.solvers.random_solids import RandomBox, RandomSolid
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
+from cst_operator.solvers.solids import Box, StarBody, tetrahedron_quality
 from cst_operator.solvers.spectral import (
     FourierSeries,
     PeriodicBox,
     PeriodicGaussianField,
     spectral_gradient,
 )
+from cst_operator.solvers.surface_fitzhugh_nagumo import (
+    SurfaceFitzHughNagumo,
+    solve_surface_reaction_diffusion,
+)
+from cst_operator.solvers.surface_heat import (
+    SURFACE_HEAT_CHANNELS,
+    SurfaceHeat,
+    solve_surface_heat,
+)
+from cst_operator.solvers.surfaces import ClosedSurface, Sphere, surface_elements
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
 from cst_operator.solvers.wakes import Wakes
@@ -64,8 +77,10 @@ from cst_operator.solvers.wave import Wave, solve_wave
 __all__ = [
     "ADVECTION_CHANNELS",
     "AdvectionDiffusion",
+    "Box",
     "CHANNEL_CHANNELS",
     "CheckedStep",
+    "ClosedSurface",
     "Constant",
     "DomainSampler",
     "ELASTICITY_CHANNELS",
@@ -97,11 +112,19 @@ __all__ = [
     "PeriodicGrayScott",
     "PeriodicNavierStokes",
     "Poisson",
+    "RandomBox",
     "RandomDomain",
     "RandomRectangle",
+    "RandomSolid",
+    "SOLID_CHANNELS",
+    "SURFACE_HEAT_CHANNELS",
     "SYSTEMS",
     "Semilinear",
     "SmoothField",
+    "Sphere",
+    "StarBody",
+    "SurfaceFitzHughNagumo",
+    "SurfaceHeat",
     "System",
     "TimeStep",
     "UnsteadyFlow",
@@ -129,10 +152,14 @@ __all__ = [
     "solve_periodic_gray_scott",
     "solve_poisson",
     "solve_reaction_diffusion",
+    "solve_surface_heat",
+    "solve_surface_reaction_diffusion",
     "solve_unsteady_navier_stokes",
     "solve_vorticity",
     "solve_wave",
     "spectral_gradient",
+    "surface_elements",
+    "tetrahedron_quality",
     "time_trajectory",
     "triangle_quality",
 ]
@@ -143,6 +170,8 @@ SYSTEMS: dict[str, System] = {
         *(Poisson(), Poisson.darcy(), Poisson.mixed(), Heat()),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
+        *(Poisson.solid(), Heat.solid(), Elasticity.solid()),
+        *(SurfaceHeat(), SurfaceFitzHughNagumo()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
         *(Lorenz96(), IntegralSpirals()),
