@@ -11,7 +11,12 @@ from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import node_weights
 
-__all__ = ["boundary_facets", "boundary_points", "distance_to_boundary"]
+__all__ = [
+    "boundary_facets",
+    "boundary_points",
+    "distance_to_boundary",
+    "distance_to_facets",
+]
 
 _FACET_KIND = {(1, 1): "vertex", (2, 2): "line", (3, 3): "triangle", (3, 4): "quad"}
 
@@ -73,8 +78,7 @@ def distance_to_boundary(field: PointField, pos: Tensor | None = None) -> Tensor
     """Exact distance to the boundary facets of the mesh, holes included; positive on both sides.
 
     The distance is to segments in the plane and to triangles in space (quadrilateral facets are
-    split along a diagonal). Candidates come from a k-d tree of the facets' centres, and their
-    number grows until no other facet can be nearer.
+    split along a diagonal).
 
     Args:
         field: a field with cells.
@@ -87,9 +91,24 @@ def distance_to_boundary(field: PointField, pos: Tensor | None = None) -> Tensor
         MeshError: if the field has no cells or is a closed surface.
     """
     pos = field.pos if pos is None else pos
-    x = pos.detach().cpu().double()
     simplices = _simplices({k: i.cpu() for k, i in _facets(field).items()})
-    corners = field.pos.detach().cpu().double()[simplices]  # [F, v, d]
+    corners = field.pos.detach().cpu().double()[simplices]
+    return distance_to_facets(pos.detach().cpu().double(), corners).to(pos)
+
+
+def distance_to_facets(x: Tensor, corners: Tensor) -> Tensor:
+    """Exact distance to the nearest of some segments or triangles.
+
+    Candidates come from a k-d tree of the facets' centres, and their number grows until no other
+    facet can be nearer.
+
+    Args:
+        x: points, [M, d], float64 on the CPU.
+        corners: of the facets, [F, v, d], v = 1, 2 or 3 (points, segments, triangles in space).
+
+    Returns:
+        Distances, [M].
+    """
     centres = corners.mean(dim=1)
     radius = float((corners - centres[:, None]).norm(dim=-1).max())
     tree = cKDTree(centres.numpy())
@@ -109,7 +128,7 @@ def distance_to_boundary(field: PointField, pos: Tensor | None = None) -> Tensor
                 unsure.append(part[~certain])
         open_points = torch.cat(unsure) if unsure else open_points[:0]
         k *= 4
-    return distance.to(pos)
+    return distance
 
 
 def _facets(field: PointField) -> dict[str, Tensor]:

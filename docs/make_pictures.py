@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from PIL import Image
 
 from cst_operator._atomic import write_atomically
+from cst_operator.boundary import boundary_facets
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.plots import figure_png, plot_fields
 from cst_operator.solvers import SYSTEMS
@@ -30,12 +34,15 @@ INPUTS = {
     "heat": "f",
     "helmholtz": "index",
     "elasticity": "body_x",
+    "poisson_solid": "a",
+    "elasticity_solid": "traction_x",
 }
 """Static field that stands beside a steady solution."""
 
 CHANNELS = {
     "elasticity": "von_mises",
     "gray_scott": "v",
+    "elasticity_solid": "von_mises",
     "gray_scott_periodic": "v",
     "wakes": "u_y",
 }
@@ -62,6 +69,8 @@ def draw(name: str, sample: Trajectory) -> Figure:
     """The picture that suits the number of dimensions."""
     if sample.mesh.dim == 2:
         return fields(name, sample)
+    if sample.mesh.dim == 3:
+        return in_space(name, sample)
     if sample.mesh.num_points > 1:
         return space_time(sample)
     return lines(name, sample)
@@ -81,6 +90,41 @@ def fields(name: str, sample: Trajectory) -> Figure:
     frames = (last // 6, last // 3, last) if name == "wakes" else (0, last // 4, last)
     shown = {f"{channel}, t = {sample.times[k]:g}": triangles(sample, k, channel) for k in frames}
     return plot_fields(shown)
+
+
+def in_space(name: str, sample: Trajectory) -> Figure:
+    """As :func:`fields`, seen from above: surfaces whole, solids cut through the middle."""
+    channel = CHANNELS.get(name, sample.channels[0])
+    frames = (0, (sample.num_frames - 1) // 4, sample.num_frames - 1)
+    shown = {f"{channel}, t = {sample.times[k]:g}": sample.frame(k) for k in frames}
+    if sample.num_frames == 1:
+        shown = {INPUTS[name]: sample.mesh, channel: sample.frame(0)}
+    figure = Figure(figsize=(2.8 * len(shown), 2.4), layout="constrained", facecolor="white")
+    triangles = seen(sample.mesh)
+    corners = sample.mesh.pos[triangles].numpy()
+    for place, (title, field) in enumerate(shown.items(), start=1):
+        u = field.select(title.split(",")[0]).u[:, 0]
+        values = u[triangles].mean(dim=1).numpy()
+        scale = ScalarMappable(Normalize(float(u.min()), float(u.max())), "viridis")
+        axis = figure.add_subplot(1, len(shown), place, projection="3d", azim=-60, elev=30)
+        axis.add_collection3d(Poly3DCollection(corners, facecolors=scale.to_rgba(values)))
+        low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+        axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+        axis.set_box_aspect(high - low, zoom=1.1)
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=9)
+        figure.colorbar(scale, ax=axis, shrink=0.7, pad=0.0).ax.tick_params(labelsize=7)
+    return figure
+
+
+def seen(mesh: PointField) -> torch.Tensor:
+    """Triangles of a surface, or around the half of a solid that lies behind, [n, 3]."""
+    if "triangle" in mesh.cells:
+        return mesh.cells["triangle"]
+    cells = mesh.cells["tetra"]
+    y = mesh.pos[cells].mean(dim=1)[:, 1]
+    behind = y > (mesh.pos[:, 1].min() + mesh.pos[:, 1].max()) / 2
+    return boundary_facets({"tetra": cells[behind]})["triangle"]
 
 
 def triangles(sample: Trajectory, frame: int, channel: str) -> PointField:

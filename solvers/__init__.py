@@ -10,6 +10,7 @@ from cst_operator.solvers.burgers import Burgers, solve_burgers_on_mesh
 from cst_operator.solvers.distmesh import mesh_geometry, triangle_quality
 from cst_operator.solvers.elasticity import (
     ELASTICITY_CHANNELS,
+    SOLID_CHANNELS,
     Elasticity,
     Material,
     solve_elasticity,
@@ -61,6 +62,7 @@ from cst_operator.solvers.random_fields import (
     PiecewiseConstant,
     SmoothField,
 )
+from cst_operator.solvers.random_solids import RandomBox, RandomSolid
 from cst_operator.solvers.reaction_diffusion import solve_reaction_diffusion
 from cst_operator.solvers.reactions_on_meshes import (
     ReactingMedium,
@@ -68,12 +70,23 @@ from cst_operator.solvers.reactions_on_meshes import (
     Reaction,
     solve_reactions,
 )
+from cst_operator.solvers.solids import Box, StarBody, tetrahedron_quality
 from cst_operator.solvers.spectral import (
     FourierSeries,
     PeriodicBox,
     PeriodicGaussianField,
     spectral_gradient,
 )
+from cst_operator.solvers.surface_fitzhugh_nagumo import (
+    SurfaceFitzHughNagumo,
+    solve_surface_reaction_diffusion,
+)
+from cst_operator.solvers.surface_heat import (
+    SURFACE_HEAT_CHANNELS,
+    SurfaceHeat,
+    solve_surface_heat,
+)
+from cst_operator.solvers.surfaces import ClosedSurface, Sphere, surface_elements
 from cst_operator.solvers.system import DomainSampler, FixedDomain, System
 from cst_operator.solvers.unsteady_navier_stokes import UnsteadyFlow, solve_unsteady_navier_stokes
 from cst_operator.solvers.user_geometry import geometry_of_mesh, read_geometry
@@ -85,8 +98,10 @@ __all__ = [
     "AdvectionDiffusion",
     "AllenCahn",
     "Burgers",
+    "Box",
     "CHANNEL_CHANNELS",
     "CheckedStep",
+    "ClosedSurface",
     "Constant",
     "DomainSampler",
     "ELASTICITY_CHANNELS",
@@ -122,15 +137,23 @@ __all__ = [
     "PeriodicNavierStokes",
     "PiecewiseConstant",
     "Poisson",
+    "RandomBox",
     "RandomDomain",
     "RandomProfile",
     "RandomRectangle",
     "ReactingMedium",
     "ReactingSystem",
     "Reaction",
+    "RandomSolid",
+    "SOLID_CHANNELS",
+    "SURFACE_HEAT_CHANNELS",
     "SYSTEMS",
     "Semilinear",
     "SmoothField",
+    "Sphere",
+    "StarBody",
+    "SurfaceFitzHughNagumo",
+    "SurfaceHeat",
     "System",
     "TimeStep",
     "UnsteadyFlow",
@@ -163,10 +186,14 @@ __all__ = [
     "solve_poisson",
     "solve_reaction_diffusion",
     "solve_reactions",
+    "solve_surface_heat",
+    "solve_surface_reaction_diffusion",
     "solve_unsteady_navier_stokes",
     "solve_vorticity",
     "solve_wave",
     "spectral_gradient",
+    "surface_elements",
+    "tetrahedron_quality",
     "time_trajectory",
     "triangle_quality",
 ]
@@ -179,6 +206,8 @@ SYSTEMS: dict[str, System] = {
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
         *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
+        *(Poisson.solid(), Heat.solid(), Elasticity.solid()),
+        *(SurfaceHeat(), SurfaceFitzHughNagumo()),
         *(PeriodicBurgers(), KortewegDeVries(), KuramotoSivashinsky(), PeriodicNavierStokes()),
         *(PeriodicGrayScott(), PeriodicAllenCahn(), PeriodicFitzHughNagumo()),
         *(Lorenz96(), IntegralSpirals()),

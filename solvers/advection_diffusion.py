@@ -34,7 +34,7 @@ from cst_operator.solvers.finite_elements import (
 )
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize, factorize_unsymmetric
-from cst_operator.solvers.poisson import SAMPLE_DEGREE, Diffusion
+from cst_operator.solvers.poisson import Diffusion
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
@@ -59,6 +59,7 @@ from cst_operator.solvers.system import (
     sample_parameters,
     stream,
 )
+from cst_operator.solvers.triangulation import require_plane
 
 __all__ = ["ADVECTION_CHANNELS", "AdvectionDiffusion", "solve_advection_diffusion"]
 
@@ -109,6 +110,7 @@ def solve_advection_diffusion(
             on the Dirichlet boundary, or the flow enters through the Neumann part.
         SolverError: if the solution is not finite.
     """
+    require_plane(mesh)
     space = discretize(mesh, degree=degree, geometry=geometry)
     b = np.stack([space.at_quadrature(component, space.basis) for component in velocity])
     through = _through(space, velocity, tuple(neumann))
@@ -242,7 +244,7 @@ class AdvectionDiffusion:
         name: name of the system.
     """
 
-    domain: DomainSampler = DEFAULT_DOMAIN
+    domain: DomainSampler[Geometry] = DEFAULT_DOMAIN
     h: float = 0.043
     vorticity: FieldSampler = GaussianField(length_scale=0.2)
     f: FieldSampler = Constant(0.0)
@@ -268,7 +270,7 @@ class AdvectionDiffusion:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "1"
+        return "2"
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
@@ -280,7 +282,7 @@ class AdvectionDiffusion:
         f = self.f.sample(stream(seed, index, drawn.attempt, F))
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
         walls = drawn.geometry.parts
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         with naming(seed, index):
             psi = _stream_function(space, vorticity, speed)
             slope = np.moveaxis(space.gradient_at_quadrature(psi), -1, 0)

@@ -34,7 +34,6 @@ from cst_operator.solvers.finite_elements import (
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.implicit_explicit import SplitSystem, integrate_split, split_rates
 from cst_operator.solvers.periodic import frame_times as even_times
-from cst_operator.solvers.poisson import SAMPLE_DEGREE
 from cst_operator.solvers.random_fields import FieldSampler, GaussianField
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
@@ -277,7 +276,7 @@ class Burgers:
         speed = float(rng.uniform(*self.speed))
         draws = stream(seed, index, drawn.attempt, INITIAL)
         functions = [self.initial.sample(draws) for _ in _CHANNELS]
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         with naming(seed, index):
             wall = _component(space, 0.0, ())
             start = np.zeros((2, space.basis.N))

@@ -1,8 +1,8 @@
-"""Lagrange elements of degree 1, 2 and 3 on triangular point fields, on top of scikit-fem."""
+"""Lagrange elements on triangles and tetrahedra of point fields, on top of scikit-fem."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,24 +11,27 @@ from scipy.sparse import csr_matrix
 from skfem import (
     Basis,
     BilinearForm,
+    ElementTetP1,
+    ElementTetP2,
     ElementTriP1,
     ElementTriP2,
     ElementTriP3,
     FacetBasis,
     LinearForm,
-    MeshTri1,
+    MeshTet2,
     MeshTri2,
 )
 from skfem.helpers import dot, grad
 
+from cst_operator.boundary import distance_to_facets
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField
-from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize
-from cst_operator.solvers.triangulation import marked_boundary, plane_triangles
+from cst_operator.solvers.triangulation import marked_boundary, straight_mesh
 
 __all__ = [
     "Coefficient",
+    "Curved",
     "Discretization",
     "VectorCoefficient",
     "boundary_distance",
@@ -39,14 +42,14 @@ __all__ = [
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Coefficient = float | Callable[[Array], Array] | torch.Tensor | Array
-"""A constant, a function [n, 2] -> [n], or one value per mesh point [N] (then piecewise linear)."""
-VectorCoefficient = tuple[Coefficient, Coefficient]
-"""The two components of a vector field."""
+"""A constant, a function [n, d] -> [n], or one value per mesh point [N] (then piecewise linear)."""
+VectorCoefficient = tuple[Coefficient, ...]
+"""The d components of a vector field."""
 
 
 @dataclass(frozen=True, eq=False)
 class Discretization:
-    """A finite element space on a triangular mesh.
+    """A finite element space on triangles (d = 2) or tetrahedra (d = 3).
 
     The first N degrees of freedom are the values at the mesh points.
 
@@ -63,8 +66,13 @@ class Discretization:
     num_points: int
 
     @property
+    def dim(self) -> int:
+        """Number of space dimensions d."""
+        return int(self.basis.mesh.p.shape[0])
+
+    @property
     def locations(self) -> Array:
-        """Where the degrees of freedom are, [D, 2]."""
+        """Where the degrees of freedom are, [D, d]."""
         return np.ascontiguousarray(self.basis.doflocs.T)
 
     def stiffness(self, a: Coefficient) -> csr_matrix:
@@ -75,14 +83,16 @@ class Discretization:
         """
         return _STIFFNESS.assemble(self.basis, a=self.positive(a, "a"))
 
-    def derivative_products(self, a: Coefficient) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
-        r"""Matrices of :math:`\int a\,\partial_j u\,\partial_i v` for ij = xx, yy, xy, [D, D]."""
+    def derivative_products(self, a: Coefficient) -> list[list[csr_matrix]]:
+        r"""Matrices of :math:`\int a\,\partial_j u\,\partial_i v` at place [i][j], d by d."""
         values = self.at_quadrature(a, self.basis)
-        xx, yy, xy = (
-            _DERIVATIVES.assemble(self.basis, a=values, i=i, j=j)
-            for i, j in ((0, 0), (1, 1), (0, 1))
-        )
-        return xx, yy, xy
+        axes = range(self.dim)
+        upper = {
+            (i, j): _DERIVATIVES.assemble(self.basis, a=values, i=i, j=j)
+            for i in axes
+            for j in axes[i:]
+        }
+        return [[upper[i, j] if i <= j else upper[j, i].T for j in axes] for i in axes]
 
     def positive(self, a: Coefficient, name: str) -> Array:
         """A coefficient at the quadrature points, [cells, points].
@@ -156,20 +166,21 @@ class Discretization:
     def at_dofs(self, value: Coefficient) -> Array:
         """A coefficient at the degrees of freedom, [D]."""
         if isinstance(value, (torch.Tensor, np.ndarray)):
-            corners = self._nodal(value)[self.basis.mesh.t]  # [3, cells]
-            x, y = self.basis.elem.doflocs.T
+            corners = self._nodal(value)[self.basis.mesh.t]  # [d + 1, cells]
+            places = self.basis.elem.doflocs
+            linear = np.column_stack([1 - places.sum(axis=1), places])
             result = np.zeros(self.basis.N)
-            result[self.basis.element_dofs] = np.stack([1 - x - y, x, y], axis=1) @ corners
+            result[self.basis.element_dofs] = linear @ corners
             return result
         return _evaluate(value, self.locations)
 
     def at_quadrature(self, value: Coefficient, basis: Basis) -> Array:
         """A coefficient at the quadrature points of a basis, [cells, points]."""
         if isinstance(value, (torch.Tensor, np.ndarray)):
-            linear = basis.with_element(ElementTriP1())
+            linear = basis.with_element(_ELEMENTS[self.dim][1]())
             return np.asarray(linear.interpolate(self._nodal(value)))
-        x = np.asarray(basis.global_coordinates())  # [2, cells, points]
-        return _evaluate(value, x.reshape(2, -1).T).reshape(x.shape[1:])
+        x = np.asarray(basis.global_coordinates())  # [d, cells, points]
+        return _evaluate(value, x.reshape(self.dim, -1).T).reshape(x.shape[1:])
 
     def _nodal(self, value: torch.Tensor | Array) -> Array:
         nodal = np.asarray(value, dtype=np.float64)
@@ -181,20 +192,20 @@ class Discretization:
         return nodal
 
     def nodal_gradient(self, u: Array) -> Array:
-        """Gradient at the mesh points, averaged over their triangles by area.
+        """Gradient at the mesh points, averaged over their cells by volume.
 
         Args:
             u: degrees of freedom, [..., D].
 
         Returns:
-            Gradient, [..., N, 2].
+            Gradient, [..., N, d].
         """
         flat = u.reshape(-1, u.shape[-1])
         result = np.stack([matrix @ flat.T for matrix in self._gradient_matrices()], axis=-1)
-        return np.moveaxis(result, 1, 0).reshape(*u.shape[:-1], self.num_points, 2)
+        return np.moveaxis(result, 1, 0).reshape(*u.shape[:-1], self.num_points, self.dim)
 
     def gradient_at_quadrature(self, u: Array) -> Array:
-        """Gradient at the quadrature points, [D] -> [cells, points, 2]."""
+        """Gradient at the quadrature points, [D] -> [cells, points, d]."""
         return np.moveaxis(np.asarray(self.basis.interpolate(u).grad), 0, -1)
 
     def project(self, values: Array) -> Array:
@@ -209,19 +220,20 @@ class Discretization:
         right = np.stack([_vector(_LOAD.assemble(self.basis, f=v)) for v in values], axis=1)
         return np.asarray(factorize(self.mass()).solve(right).T)
 
-    def _gradient_matrices(self) -> tuple[csr_matrix, csr_matrix]:
-        corners = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    def _gradient_matrices(self) -> list[csr_matrix]:
+        d = self.dim
         mesh, element = self.basis.mesh, self.basis.elem
-        at_corners = Basis(mesh, element, quadrature=(corners, np.full(3, 1.0 / 6.0)))
-        area = self.basis.dx.sum(axis=1)  # [cells]
-        vertices = mesh.t  # [3, cells]
-        total = np.bincount(vertices.ravel(), np.tile(area, 3), self.num_points)
-        share = area / total[vertices]  # [3, cells]
+        corners = np.eye(d, d + 1, k=1)
+        at_corners = Basis(mesh, element, quadrature=(corners, np.ones(d + 1)))
+        volume = self.basis.dx.sum(axis=1)  # [cells]
+        vertices = mesh.t  # [d + 1, cells]
+        total = np.bincount(vertices.ravel(), np.tile(volume, d + 1), self.num_points)
+        share = volume / total[vertices]  # [d + 1, cells]
         rows = np.repeat(vertices[None], len(at_corners.basis), axis=0)
-        columns = np.repeat(at_corners.element_dofs[:, None, :], 3, axis=1)
-        slopes = np.stack([b[0].grad for b in at_corners.basis])  # [local, 2, cells, 3]
+        columns = np.repeat(at_corners.element_dofs[:, None, :], d + 1, axis=1)
+        slopes = np.stack([b[0].grad for b in at_corners.basis])  # [local, d, cells, d + 1]
         shape = (self.num_points, self.basis.N)
-        x, y = (
+        return [
             csr_matrix(
                 (
                     (slopes[:, i].transpose(0, 2, 1) * share).ravel(),
@@ -229,9 +241,8 @@ class Discretization:
                 ),
                 shape=shape,
             )
-            for i in range(2)
-        )
-        return x, y
+            for i in range(d)
+        ]
 
 
 @BilinearForm
@@ -272,48 +283,65 @@ def _evaluate(value: float | Callable[[Array], Array], x: Array) -> Array:
     return result
 
 
-_ELEMENTS = {1: ElementTriP1, 2: ElementTriP2, 3: ElementTriP3}
+class Curved(Protocol):
+    """A domain whose boundary is known beyond the mesh."""
+
+    def project(self, x: Array) -> Array:
+        """Points of the boundary that belong to points near it, [n, d]."""
+        ...
+
+
+_ELEMENTS = {
+    2: {1: ElementTriP1, 2: ElementTriP2, 3: ElementTriP3},
+    3: {1: ElementTetP1, 2: ElementTetP2},
+}
 
 
 def discretize(
-    mesh: PointField, *, degree: int = 2, geometry: Geometry | None = None
+    mesh: PointField, *, degree: int = 2, geometry: Curved | None = None
 ) -> Discretization:
-    """Set up Lagrange elements on a triangular mesh.
+    """Set up Lagrange elements on triangles or tetrahedra.
 
     Args:
-        mesh: field with ``cells["triangle"]`` in the plane. ``facets["line"]`` with
-            ``facet_markers["line"]`` name the parts of the boundary; without facets the boundary
-            is found and has marker 1.
-        degree: 1, 2 or 3.
+        mesh: field with ``cells["triangle"]`` in the plane or ``cells["tetra"]`` in space.
+            ``facets["line"]`` or ``facets["triangle"]`` with their ``facet_markers`` name the
+            parts of the boundary; without facets the boundary is found and has marker 1.
+        degree: 1, 2 or, on triangles, 3.
         geometry: the curved domain that the mesh approximates; with degree 2 or 3, boundary edges
-            become parabolas whose middle lies on it. Without it, edges are straight.
+            become parabolas whose middle lies on it. Without it, cells are straight.
 
     Raises:
-        MeshError: if the mesh is not a plane triangular mesh, a point belongs to no triangle, or
-            facets are not its boundary.
-        InputError: if the degree is not 1, 2 or 3.
+        MeshError: if the mesh is of other cells, a point belongs to no cell, or facets are not
+            its boundary.
+        InputError: if there are no elements of this degree.
     """
-    if degree not in _ELEMENTS:
-        raise InputError(f"degree is {degree}; expected 1, 2 or 3")
-    element = _ELEMENTS[degree]()
-    triangles = plane_triangles(mesh)
-    points = np.asarray(mesh.pos, dtype=np.float64)
-    straight = MeshTri1(np.ascontiguousarray(points.T), np.ascontiguousarray(triangles.T))
+    straight = straight_mesh(mesh)
+    elements = _ELEMENTS[mesh.dim]
+    if degree not in elements:
+        *most, last = map(str, elements)
+        raise InputError(
+            f"degree is {degree}; expected {', '.join(most)} or {last} in {mesh.dim} dimensions"
+        )
+    element = elements[degree]()
     facets, markers = marked_boundary(mesh, straight)
     if degree == 1 or geometry is None:
-        return Discretization(Basis(straight, element), facets, markers, len(points))
-    curved = MeshTri2.from_mesh(straight)
-    middle = curved.dofs.facet_dofs[0, facets]
+        return Discretization(Basis(straight, element), facets, markers, mesh.num_points)
+    if mesh.dim == 2:
+        curved = MeshTri2.from_mesh(straight)
+        middle = curved.dofs.facet_dofs[0, facets]
+    else:
+        curved = MeshTet2.from_mesh(straight)
+        middle = curved.dofs.edge_dofs[0, straight.boundary_edges()]
     places = curved.doflocs.copy()
     places[:, middle] = geometry.project(places[:, middle].T).T
     basis = Basis(replace(curved, doflocs=places), element)
-    return Discretization(basis, facets, markers, len(points))
+    return Discretization(basis, facets, markers, mesh.num_points)
 
 
 def boundary_distance(
     mesh: PointField, space: Discretization, markers: Sequence[int], *, cap: float
 ) -> Array:
-    """Exact distance to the (straight) boundary edges with these markers, [N].
+    """Exact distance to the (straight) boundary facets with these markers, [N].
 
     Args:
         mesh: the mesh.
@@ -321,21 +349,12 @@ def boundary_distance(
         markers: which part; an empty part has distance ``cap`` everywhere.
         cap: largest distance to report.
     """
-    x = np.asarray(mesh.pos, dtype=np.float64)
-    first, second = space.basis.mesh.facets[:, space.facets[np.isin(space.markers, markers)]]
-    result = np.full(len(x), float(cap))
-    if not len(first):
-        return result
-    a, edge = x[first], x[second] - x[first]
-    square = (edge * edge).sum(axis=1)
-    chunk = max(1, 4_000_000 // len(a))  # bounds memory to some hundred MB
-    for start in range(0, len(x), chunk):
-        part = x[start : start + chunk, None]  # [chunk, 1, 2]
-        t = np.clip(((part - a) * edge).sum(axis=2) / square, 0.0, 1.0)
-        foot = a + t[..., None] * edge
-        near = np.sqrt(((part - foot) ** 2).sum(axis=2).min(axis=1))
-        result[start : start + chunk] = np.minimum(near, cap)
-    return result
+    x = mesh.pos.detach().cpu().double()
+    chosen = space.basis.mesh.facets[:, space.facets[np.isin(space.markers, markers)]]
+    if not chosen.shape[1]:
+        return np.full(len(x), float(cap))
+    corners = x[torch.from_numpy(chosen.T.astype(np.int64))]
+    return np.minimum(distance_to_facets(x, corners).numpy(), cap)
 
 
 def static_fields(

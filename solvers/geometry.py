@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cst_operator.errors import InputError
+from cst_operator.fields import PointField
 
 __all__ = [
     "BOTTOM",
@@ -82,6 +83,17 @@ class Geometry:
         """Markers of all parts of the boundary, outer ones first."""
         outer = tuple(dict.fromkeys(self.sides)) or self.markers[:1]
         return outer + self.markers[1:]
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What a sample on this domain records of it: number of holes and area."""
+        return {"num_holes": float(len(self.loops) - 1), "area": self.area}
+
+    def mesh(self, h: float, rng: np.random.Generator) -> PointField:
+        """:func:`~cst_operator.solvers.distmesh.mesh_geometry` of this domain."""
+        from cst_operator.solvers.distmesh import mesh_geometry  # it imports this module
+
+        return mesh_geometry(self, h, rng)
 
     def edge_markers(self, number: int, middle: Array) -> NDArray[np.int64]:
         """Markers of edges on a loop, [n].

@@ -5,7 +5,8 @@ r"""Heat conduction.
           u(0) = u_0,
 
 with a, f, g and flux constant in time. Lagrange elements of degree p in space (order p + 1 for
-values and time derivative, p for the gradient; random problems are solved with p = 3), TR-BDF2 in
+values and time derivative, p for the gradient; random problems are solved with p = 3 in the plane
+and 2 in space), TR-BDF2 in
 time (Bank et al. 1985: one step, order 2, L-stable, one matrix for both stages, factored once).
 The time derivative solves :math:`M \dot u = F - K u`.
 """
@@ -20,19 +21,19 @@ from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import (
     Coefficient,
+    Curved,
     Discretization,
     discretize,
 )
-from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import (
-    SAMPLE_DEGREE,
     Diffusion,
     diffusion_inputs,
     draw_diffusion,
     draw_neumann,
 )
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField
+from cst_operator.solvers.random_solids import RandomSolid
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
     check_trace,
@@ -47,6 +48,7 @@ from cst_operator.solvers.semidiscrete import (
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     INITIAL,
+    Domain,
     DomainSampler,
     mesh_domain,
     naming,
@@ -71,9 +73,9 @@ def solve_heat(
     flux: Coefficient = 0.0,
     neumann: tuple[int, ...] = (),
     degree: int = 2,
-    geometry: Geometry | None = None,
+    geometry: Curved | None = None,
 ) -> Trajectory:
-    r"""Solve the heat equation on any triangular mesh.
+    r"""Solve the heat equation on any mesh of triangles or tetrahedra.
 
     Args:
         mesh: field with ``cells["triangle"]``, see
@@ -86,7 +88,7 @@ def solve_heat(
         g: Dirichlet value.
         flux: Neumann value.
         neumann: markers of the Neumann part.
-        degree: of the elements, 1, 2 or 3.
+        degree: of the elements, 1, 2 or, on triangles, 3.
         geometry: curved domain behind the mesh, or the mesh is the domain.
 
     Returns:
@@ -153,7 +155,7 @@ class Heat:
         name: name of the system.
     """
 
-    domain: DomainSampler = DEFAULT_DOMAIN
+    domain: DomainSampler[Domain] = DEFAULT_DOMAIN
     h: float = 0.043
     f: FieldSampler = GaussianField(std=20.0, mean_std=20.0)
     a: FieldSampler = Constant(1.0)
@@ -178,7 +180,12 @@ class Heat:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "2"
+        return "3"
+
+    @classmethod
+    def solid(cls) -> "Heat":
+        """In smooth random solids, of some hundred points."""
+        return cls(domain=RandomSolid(), h=0.09, name="heat_solid")
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
@@ -186,7 +193,7 @@ class Heat:
         neumann = draw_neumann(drawn, self.neumann, seed, index)
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         times = torch.linspace(0.0, self.final_time, self.num_frames, dtype=torch.float64)
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
         with naming(seed, index):

@@ -27,18 +27,19 @@ from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import (
     Coefficient,
+    Curved,
     Discretization,
     discretize,
     static_fields,
 )
-from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize_unsymmetric
-from cst_operator.solvers.poisson import SAMPLE_DEGREE, draw_neumann
+from cst_operator.solvers.poisson import draw_neumann
 from cst_operator.solvers.random_fields import FieldSampler, GaussianField
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     PARAMETERS,
     A,
+    Domain,
     DomainSampler,
     F,
     mesh_domain,
@@ -98,9 +99,9 @@ def solve_helmholtz(
     admittance: float = 1.0,
     incoming: tuple[Coefficient, Coefficient] = (0.0, 0.0),
     degree: int = 3,
-    geometry: Geometry | None = None,
+    geometry: Curved | None = None,
 ) -> PointField:
-    r"""Solve Helmholtz's equation on any triangular mesh.
+    r"""Solve Helmholtz's equation on any mesh of triangles or tetrahedra.
 
     Args:
         mesh: field with ``cells["triangle"]``, see
@@ -114,7 +115,7 @@ def solve_helmholtz(
         impedance: markers of the impedance part; with one, the Dirichlet part may be empty.
         admittance: :math:`\beta > 0`, relative to that of the medium.
         incoming: real and imaginary part of r.
-        degree: of the elements, 1, 2 or 3.
+        degree: of the elements, 1, 2 or, on triangles, 3.
         geometry: curved domain behind the mesh; without it the mesh is the domain.
 
     Returns:
@@ -216,7 +217,7 @@ class Helmholtz:
         name: name of the system.
     """
 
-    domain: DomainSampler = DEFAULT_DOMAIN
+    domain: DomainSampler[Domain] = DEFAULT_DOMAIN
     h: float = 0.043
     f: FieldSampler = GaussianField(length_scale=0.1, std=100.0)
     index: FieldSampler = GaussianField(length_scale=0.3, std=0.2, log=True)
@@ -236,7 +237,7 @@ class Helmholtz:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "1"
+        return "2"
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
@@ -251,7 +252,7 @@ class Helmholtz:
             g=(0.0, 0.0),
             neumann=neumann,
         )
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         with naming(seed, index):
             u, gradient = _nodal(space, _solve(space, problem))
         coefficients = (problem.f, problem.index, problem.wave_number, problem.loss)

@@ -206,7 +206,7 @@ class Inflow:
 
 
 def channel_fields(
-    drawn: MeshedDomain, space: TaylorHood, inflow: Inflow, viscosity: float
+    drawn: MeshedDomain[Geometry], space: TaylorHood, inflow: Inflow, viscosity: float
 ) -> PointField:
     """Mesh of a channel with the channels :data:`CHANNEL_CHANNELS`."""
     walls = sorted(set(drawn.geometry.parts) - {LEFT, RIGHT})
@@ -259,7 +259,7 @@ class NavierStokes:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "1"
+        return "2"
 
     @classmethod
     def stokes(cls) -> "NavierStokes":

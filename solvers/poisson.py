@@ -3,11 +3,12 @@ r"""Poisson and Darcy problems.
 .. math:: -\nabla \cdot (a \nabla u) = f \text{ in } \Omega,\quad u = g \text{ on } \Gamma_D,\quad
           a\,\partial_n u = \text{flux on } \Gamma_N.
 
-Lagrange elements of degree p = 1, 2 or 3. Values are of order p + 1, gradients at mesh points
-(averages over triangles by area) of order p. Where the curved domain is known its edges are
-parabolas and the order is at most 3 for values; straight edges in place of a curved boundary
-limit it to 2. Random problems are solved with p = 3, so that their values at mesh points are good
-to about 2e-4 and their gradients to 1e-2 (relative, on meshes of 280 points).
+Lagrange elements of degree p: 1, 2 or 3 on triangles, 1 or 2 on tetrahedra. Values are of order
+p + 1, gradients at mesh points (averages over cells by volume) of order p. Where the curved domain
+is known its edges are parabolas and the order is at most 3 for values; straight edges in place of a
+curved boundary limit it to 2. Random plane problems are solved with p = 3, so that their values at
+mesh points are good to about 2e-4 and their gradients to 1e-2 (relative, on meshes of 280 points),
+those in space with p = 2.
 """
 
 from collections.abc import Sequence
@@ -22,18 +23,20 @@ from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import (
     Coefficient,
+    Curved,
     Discretization,
     discretize,
     static_fields,
 )
-from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.random_fields import Constant, FieldSampler, GaussianField, Inclusions
+from cst_operator.solvers.random_solids import RandomSolid
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     FLUX,
     PARTS,
     A,
+    Domain,
     DomainSampler,
     F,
     G,
@@ -61,19 +64,20 @@ def solve_poisson(
     flux: Coefficient = 0.0,
     neumann: Sequence[int] = (),
     degree: int = 2,
-    geometry: Geometry | None = None,
+    geometry: Curved | None = None,
 ) -> PointField:
-    r"""Solve :math:`-\nabla\cdot(a\nabla u) = f` on any triangular mesh.
+    r"""Solve :math:`-\nabla\cdot(a\nabla u) = f` on any mesh of triangles or tetrahedra.
 
     Args:
-        mesh: field with ``cells["triangle"]``; ``facets["line"]`` and ``facet_markers["line"]``
-            name the parts of the boundary (marker 1 everywhere if omitted).
-        f: source; a number, a function [n, 2] -> [n] or one value per mesh point.
+        mesh: field with ``cells["triangle"]`` in the plane or ``cells["tetra"]`` in space;
+            ``facets["line"]`` or ``facets["triangle"]`` and their ``facet_markers`` name the parts
+            of the boundary (marker 1 everywhere if omitted).
+        f: source; a number, a function [n, d] -> [n] or one value per mesh point.
         a: positive coefficient.
         g: wanted value on the Dirichlet part.
         flux: wanted :math:`a\,\partial_n u` on the Neumann part.
         neumann: markers of the Neumann part; the rest of the boundary is Dirichlet.
-        degree: of the elements, 1, 2 or 3.
+        degree: of the elements, 1, 2 or, on triangles, 3.
         geometry: curved domain behind the mesh; without it the mesh is the domain.
 
     Returns:
@@ -131,7 +135,7 @@ def poisson_inputs(
     """What a model may read of a Poisson problem, at the mesh points.
 
     Args:
-        mesh: triangular mesh, as for :func:`solve_poisson`.
+        mesh: as for :func:`solve_poisson`.
         f: source.
         a: coefficient.
         g: Dirichlet value.
@@ -142,7 +146,7 @@ def poisson_inputs(
 
     Returns:
         Field with channels :data:`POISSON_CHANNELS`: the coefficients, and the exact distances to
-        the Dirichlet and to the Neumann edges.
+        the Dirichlet and to the Neumann facets.
     """
     problem = Diffusion(f=f, a=a, g=g, flux=flux, neumann=tuple(neumann))
     return diffusion_inputs(mesh, discretize(mesh, degree=1), problem, cap=cap)
@@ -162,9 +166,6 @@ def diffusion_inputs(
         dict(zip(POISSON_CHANNELS[4:], (dirichlet, part), strict=True)),
         cap=cap,
     )
-
-
-SAMPLE_DEGREE = 3
 
 
 class _DiffusionSamplers(Protocol):
@@ -193,7 +194,9 @@ def draw_diffusion(
     )
 
 
-def draw_neumann(drawn: MeshedDomain, probability: float, seed: int, index: int) -> tuple[int, ...]:
+def draw_neumann(
+    drawn: MeshedDomain[Domain], probability: float, seed: int, index: int
+) -> tuple[int, ...]:
     """Draw which parts are Neumann; if all were, the first is Dirichlet."""
     markers = drawn.geometry.parts
     draws = stream(seed, index, drawn.attempt, PARTS).random(len(markers))
@@ -207,7 +210,8 @@ class Poisson:
 
     As it is: a = 1, u = 0 on the boundary, f a Gaussian random field of correlation length .3 and
     standard deviation 1 about a normally distributed mean of standard deviation 1; about 280
-    points a mesh. :meth:`darcy` has a log-normal coefficient, :meth:`mixed` Neumann parts.
+    points a mesh. :meth:`darcy` has a log-normal coefficient, :meth:`mixed` Neumann parts,
+    :meth:`solid` is in space.
 
     Args:
         domain: what draws the geometry.
@@ -221,7 +225,7 @@ class Poisson:
         name: name of the system.
     """
 
-    domain: DomainSampler = DEFAULT_DOMAIN
+    domain: DomainSampler[Domain] = DEFAULT_DOMAIN
     h: float = 0.043
     f: FieldSampler = GaussianField(mean_std=1.0)
     a: FieldSampler = Constant(1.0)
@@ -237,7 +241,7 @@ class Poisson:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "2"
+        return "3"
 
     @classmethod
     def darcy(cls) -> "Poisson":
@@ -262,12 +266,18 @@ class Poisson:
             name="poisson_mixed",
         )
 
+    @classmethod
+    def solid(cls) -> "Poisson":
+        """Log-normal coefficient in smooth random solids, of some hundred points."""
+        a = GaussianField(length_scale=0.3, std=0.5, log=True)
+        return cls(domain=RandomSolid(), h=0.09, a=a, name="poisson_solid")
+
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
         drawn = mesh_domain(self.domain, self.h, seed=seed, index=index, refine=refine)
         neumann = draw_neumann(drawn, self.neumann, seed, index)
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         with naming(seed, index):
             u = _solve(space, problem)
         return Trajectory(

@@ -1,4 +1,4 @@
-r"""Random smooth functions of the plane that know nothing of meshes.
+r"""Random smooth functions of up to three coordinates that know nothing of meshes.
 
 Gaussian random field with covariance :math:`\sigma^2 \exp(-|x-y|^2 / 2\ell^2)` as a sum of cosines
 (random Fourier features; Rahimi and Recht 2007):
@@ -7,7 +7,8 @@ Gaussian random field with covariance :math:`\sigma^2 \exp(-|x-y|^2 / 2\ell^2)` 
           + \beta_k \sin\omega_k x,\quad
           \omega_k \sim N(0, \ell^{-2} I),\ \alpha, \beta \sim N(0, 1).
 
-Given the frequencies it is exactly Gaussian; over frequencies its covariance is exactly the above.
+Given the frequencies it is exactly Gaussian; over frequencies its covariance is exactly the above,
+on a line, in the plane, in space and on surfaces alike: a restriction of such a field is one.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class SmoothField:
 
     Args:
         mean: the constant m.
-        frequencies: angular frequencies, [K, 2].
+        frequencies: angular frequencies, [K, 3].
         cosines: amplitudes of the cosines, [K].
         sines: amplitudes of the sines, [K].
         exponential: whether the value is the exponential of the sum.
@@ -50,30 +51,33 @@ class SmoothField:
     exponential: bool = False
 
     def __call__(self, x: Array) -> Array:
-        """Values at points, [n, 2] -> [n]."""
+        """Values at points, [n, d] -> [n], d from 1 to 3."""
         phase = self._phase(x)
         v = self.mean + (np.cos(phase) * self.cosines + np.sin(phase) * self.sines).sum(axis=1)
         return np.exp(v) if self.exponential else v
 
     def gradient(self, x: Array) -> Array:
-        """Gradient at points, [n, 2] -> [n, 2]."""
+        """Gradient at points, [n, d] -> [n, d]."""
         phase = self._phase(x)
         slope = np.cos(phase) * self.sines - np.sin(phase) * self.cosines
-        result: Array = np.einsum("nk,kd->nd", slope, self.frequencies)
+        result: Array = np.einsum("nk,kd->nd", slope, self.frequencies[:, : x.shape[1]])
         return result * self(x)[:, None] if self.exponential else result
 
     def _phase(self, x: Array) -> Array:
         # Sums in a fixed order: BLAS may order them by its number of threads, and a sample must
         # have the same bits in every worker.
         x = np.asarray(x, dtype=np.float64)
-        return x[:, :1] * self.frequencies[:, 0] + x[:, 1:] * self.frequencies[:, 1]
+        phase: Array = x[:, :1] * self.frequencies[:, 0]
+        for axis in range(1, x.shape[1]):
+            phase = phase + x[:, axis : axis + 1] * self.frequencies[:, axis]
+        return phase
 
 
 class FieldSampler(Protocol):
-    """Draws a function of the plane; all draws happen here, in a fixed order."""
+    """Draws a function of up to three coordinates; all draws happen here, in a fixed order."""
 
     def sample(self, rng: np.random.Generator) -> Callable[[Array], Array]:
-        """Draw a function [n, 2] -> [n]."""
+        """Draw a function [n, d] -> [n]."""
         ...
 
 
@@ -85,7 +89,7 @@ class Constant:
 
     def sample(self, rng: np.random.Generator) -> SmoothField:
         """Draw the constant as a function."""
-        return SmoothField(self.value, np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+        return SmoothField(self.value, np.zeros((0, 3)), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,10 @@ class GaussianField:
     def sample(self, rng: np.random.Generator) -> SmoothField:
         """Draw a function."""
         mean = self.mean + self.mean_std * rng.normal()
-        frequencies = rng.normal(0.0, 1.0 / self.length_scale, (self.num_modes, 2))
+        plane = rng.normal(0.0, 1.0 / self.length_scale, (self.num_modes, 2))
+        # From a stream of its own: plane fields do not depend on whether there is a third axis.
+        third = rng.spawn(1)[0].normal(0.0, 1.0 / self.length_scale, (self.num_modes, 1))
+        frequencies = np.concatenate([plane, third], axis=1)
         cosines, sines = rng.normal(0.0, self.std / np.sqrt(self.num_modes), (2, self.num_modes))
         return SmoothField(mean, frequencies, cosines, sines, self.log)
 

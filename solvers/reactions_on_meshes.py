@@ -31,7 +31,6 @@ from cst_operator.solvers.finite_elements import (
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.implicit_explicit import SplitSystem, integrate_split, split_rates
 from cst_operator.solvers.periodic import frame_times as even_times
-from cst_operator.solvers.poisson import SAMPLE_DEGREE
 from cst_operator.solvers.semidiscrete import (
     Semidiscrete,
     frame_times,
@@ -205,7 +204,7 @@ class ReactingSystem(ABC):
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
         drawn = mesh_domain(self.domain, self.h, seed=seed, index=index, refine=refine)
         functions, medium, parameters = self.draw(seed, index, drawn.attempt, drawn.geometry.bounds)
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         walls = drawn.geometry.parts
         with naming(seed, index):
             start = _smoothed(space, functions, self.smoothing)

@@ -75,10 +75,10 @@ def check_trace(space: Discretization, system: Semidiscrete, start: Array, name:
     fixed = np.setdiff1d(np.arange(len(start)), system.free)
     jump = np.abs(start - system.boundary_values)[fixed]
     if len(fixed) and jump.max() > 1e-6 * max(float(np.abs(start).max()), 1e-300):
-        x, y = space.locations[fixed[int(np.argmax(jump))]]
+        place = ", ".join(f"{x:g}" for x in space.locations[fixed[int(np.argmax(jump))]])
         raise InputError(
             f"the {name} differs from g by {jump.max():g} on the Dirichlet boundary at "
-            f"({x:g}, {y:g}); give one that agrees"
+            f"({place}); give one that agrees"
         )
 
 

@@ -3,17 +3,26 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.solvers.distmesh import mesh_geometry
-from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.finite_elements import Discretization, discretize
 from cst_operator.solvers.random_domains import RandomDomain
 
-__all__ = ["DomainSampler", "FixedDomain", "MeshedDomain", "System", "mesh_domain", "stream"]
+__all__ = [
+    "Domain",
+    "DomainSampler",
+    "FixedDomain",
+    "Meshable",
+    "MeshedDomain",
+    "System",
+    "mesh_domain",
+    "stream",
+]
 
 _ATTEMPTS = 3
 
@@ -50,21 +59,56 @@ class System(Protocol):
         ...
 
 
-class DomainSampler(Protocol):
+class Meshable(Protocol):
+    """A geometry that can be meshed: a plane domain, a solid or a surface."""
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """Numbers to record with a sample, such as the area or the volume."""
+        ...
+
+    def mesh(self, h: float, rng: np.random.Generator) -> PointField:
+        """Mesh it with edges of about ``h``.
+
+        Raises:
+            InputError: if ``h`` does not fit the geometry.
+            SolverError: if it cannot be meshed.
+        """
+        ...
+
+
+class Domain(Meshable, Protocol):
+    """A geometry with a boundary: a plane domain or a solid."""
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Markers of all parts of the boundary."""
+        ...
+
+    def project(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points of the boundary that belong to points near it, [n, d]."""
+        ...
+
+
+_D = TypeVar("_D", bound=Meshable)
+_D_co = TypeVar("_D_co", bound=Meshable, covariant=True)
+
+
+class DomainSampler(Protocol[_D_co]):
     """Draws a geometry."""
 
-    def sample(self, rng: np.random.Generator) -> Geometry:
+    def sample(self, rng: np.random.Generator) -> _D_co:
         """Draw a geometry; raises SolverError if there is none."""
         ...
 
 
 @dataclass(frozen=True)
-class FixedDomain:
+class FixedDomain(Generic[_D_co]):
     """The same geometry in every sample (the meshes still differ)."""
 
-    geometry: Geometry
+    geometry: _D_co
 
-    def sample(self, rng: np.random.Generator) -> Geometry:
+    def sample(self, rng: np.random.Generator) -> _D_co:
         """The geometry."""
         return self.geometry
 
@@ -80,7 +124,7 @@ _MESH = 100
 
 
 @dataclass(frozen=True)
-class MeshedDomain:
+class MeshedDomain(Generic[_D_co]):
     """A drawn geometry with its mesh.
 
     Args:
@@ -89,14 +133,19 @@ class MeshedDomain:
         attempt: number of the attempt that succeeded, from 0: draws before it were rejected.
     """
 
-    geometry: Geometry
+    geometry: _D_co
     mesh: PointField
     attempt: int
 
+    def discretize(self: "MeshedDomain[Domain]") -> Discretization:
+        """Elements as random problems have them: degree 3 in the plane and 2 in space, curved."""
+        degree = 3 if self.mesh.dim == 2 else 2
+        return discretize(self.mesh, degree=degree, geometry=self.geometry)
+
 
 def mesh_domain(
-    domain: DomainSampler, h: float, *, seed: int, index: int, refine: int = 0
-) -> MeshedDomain:
+    domain: DomainSampler[_D], h: float, *, seed: int, index: int, refine: int = 0
+) -> MeshedDomain[_D]:
     """Draw a geometry and mesh it with edges of about ``h / 2**refine``.
 
     A geometry is accepted if it could be drawn and meshed with ``h``, whatever ``refine`` is, so
@@ -112,7 +161,7 @@ def mesh_domain(
     for attempt in range(_ATTEMPTS):
         try:
             geometry = domain.sample(stream(seed, index, attempt, _GEOMETRY))
-            mesh = mesh_geometry(geometry, h, stream(seed, index, attempt, _MESH))
+            mesh = geometry.mesh(h, stream(seed, index, attempt, _MESH))
         except SolverError as error:
             reasons.append(str(error))
             continue
@@ -123,13 +172,13 @@ def mesh_domain(
 
 
 def _fine_mesh(
-    geometry: Geometry, h: float, seed: int, index: int, attempt: int, refine: int
+    geometry: Meshable, h: float, seed: int, index: int, attempt: int, refine: int
 ) -> PointField:
     reasons: list[str] = []
     for trial in range(_ATTEMPTS):  # another lattice, never another geometry
         purpose = _MESH + _ATTEMPTS * refine + trial
         try:
-            return mesh_geometry(geometry, h / 2**refine, stream(seed, index, attempt, purpose))
+            return geometry.mesh(h / 2**refine, stream(seed, index, attempt, purpose))
         except SolverError as error:
             reasons.append(str(error))
     raise _failure(seed, index, reasons)
@@ -152,16 +201,15 @@ def _failure(seed: int, index: int, reasons: Sequence[str]) -> SolverError:
 
 
 def sample_parameters(
-    drawn: MeshedDomain, seed: int, index: int, refine: int, neumann: Sequence[int]
+    drawn: MeshedDomain[Meshable], seed: int, index: int, refine: int, neumann: Sequence[int]
 ) -> dict[str, float]:
-    """What a sample on a drawn domain records: numbers of the draw, area, Neumann markers."""
+    """What a sample on a drawn domain records: numbers of the draw, measures, Neumann markers."""
     return {
         "seed": float(seed),
         "index": float(index),
         "refine": float(refine),
         "attempts": float(drawn.attempt + 1),
-        "num_holes": float(len(drawn.geometry.loops) - 1),
-        "area": drawn.geometry.area,
+        **drawn.geometry.measures,
         **{f"neumann_{marker}": 1.0 for marker in neumann},
     }
 

@@ -22,6 +22,7 @@ from cst_operator.solvers.finite_elements import (
 )
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.linear_systems import factorize_unsymmetric
+from cst_operator.solvers.triangulation import require_plane
 
 __all__ = ["FLOW_CHANNELS", "SaddlePoint", "TaylorHood", "taylor_hood"]
 
@@ -165,6 +166,7 @@ def taylor_hood(
         MeshError: if the mesh cannot carry the elements.
         InputError: if a marker does not exist or the flow leaves everywhere.
     """
+    require_plane(mesh)
     velocity = discretize(mesh, degree=2, geometry=geometry)
     velocity.boundary_dofs(outflow, "outflow")
     if not set(velocity.markers.tolist()) - set(outflow):

@@ -84,7 +84,7 @@ class Wakes:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "1"
+        return "2"
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""

@@ -25,11 +25,14 @@ from scipy.sparse.linalg import SuperLU
 
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.solvers.finite_elements import Coefficient, Discretization, discretize
-from cst_operator.solvers.geometry import Geometry
+from cst_operator.solvers.finite_elements import (
+    Coefficient,
+    Curved,
+    Discretization,
+    discretize,
+)
 from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import (
-    SAMPLE_DEGREE,
     Diffusion,
     diffusion_inputs,
     draw_diffusion,
@@ -49,6 +52,7 @@ from cst_operator.solvers.semidiscrete import (
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     INITIAL,
+    Domain,
     DomainSampler,
     mesh_domain,
     naming,
@@ -74,9 +78,9 @@ def solve_wave(
     flux: Coefficient = 0.0,
     neumann: Sequence[int] = (),
     degree: int = 2,
-    geometry: Geometry | None = None,
+    geometry: Curved | None = None,
 ) -> Trajectory:
-    """Solve the wave equation on any triangular mesh.
+    """Solve the wave equation on any mesh of triangles or tetrahedra.
 
     Args:
         mesh: field with ``cells["triangle"]``, see
@@ -90,7 +94,7 @@ def solve_wave(
         g: Dirichlet value.
         flux: Neumann value.
         neumann: markers of the Neumann part.
-        degree: of the elements, 1, 2 or 3.
+        degree: of the elements, 1, 2 or, on triangles, 3.
         geometry: curved domain behind the mesh, or the mesh is the domain.
 
     Returns:
@@ -191,7 +195,7 @@ class Wave:
         name: name of the system.
     """
 
-    domain: DomainSampler = DEFAULT_DOMAIN
+    domain: DomainSampler[Domain] = DEFAULT_DOMAIN
     h: float = 0.043
     f: FieldSampler = Constant(0.0)
     a: FieldSampler = Constant(1.0)
@@ -216,7 +220,7 @@ class Wave:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "1"
+        return "2"
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
@@ -224,7 +228,7 @@ class Wave:
         neumann = draw_neumann(drawn, self.neumann, seed, index)
         problem = draw_diffusion(self, seed, index, drawn.attempt, neumann)
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
-        space = discretize(drawn.mesh, degree=SAMPLE_DEGREE, geometry=drawn.geometry)
+        space = drawn.discretize()
         times = torch.linspace(0.0, self.final_time, self.num_frames, dtype=torch.float64)
         parameters = sample_parameters(drawn, seed, index, refine, neumann)
         with naming(seed, index):
