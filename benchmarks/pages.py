@@ -59,6 +59,17 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
+    "queries": (
+        "A million queries against 4,096 source points on one thread: CPU seconds, and MB above "
+        "the idle model, under a limit of 1 GB. *all_points*: the smallest named size, queries "
+        "attend to all source points in the last layer; *many_points*: a million parameters, "
+        "queries attend to 256 anchors.",
+        [
+            (model, "limit_1024_MB", metric)
+            for model in ("all_points", "many_points")
+            for metric in ("time", "memory")
+        ],
+    ),
     "neuraloperator_darcy": (
         "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
         "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "
