@@ -64,6 +64,25 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
+    "attention_kinds": (
+        "The kinds of attention on the same data, 240 CPU seconds each: error on unseen domains, on "
+        "their meshes with four times the nodes, and on meshes ten times as dense in a corner. "
+        "*full_unweighted*: full attention without quadrature weights.",
+        [
+            (model, split, "relative_l2")
+            for model in (
+                "full",
+                "anchor",
+                "full_latent",
+                "nystrom",
+                "latent",
+                "kernel",
+                "slice",
+                "full_unweighted",
+            )
+            for split in ("test", "test_fine", "test_graded")
+        ],
+    ),
     "sobolev": (
         "The same CST trained for the same CPU time with the error alone (*k0*), with the error of "
         "the gradient (*k1_target*), with the gradient of the answer at dummy points "
@@ -89,6 +108,17 @@ HEADLINES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             ("workers", "reading", "samples_per_second"),
             ("fit", "training", "peak_memory"),
             ("fit", "training", "set_size"),
+        ],
+    ),
+    "queries": (
+        "A million queries against 4,096 source points on one thread: CPU seconds, and MB above "
+        "the idle model, under a limit of 1 GB. *all_points*: the smallest named size, queries "
+        "attend to all source points in the last layer; *many_points*: a million parameters, "
+        "queries attend to 256 anchors.",
+        [
+            (model, "limit_1024_MB", metric)
+            for model in ("all_points", "many_points")
+            for metric in ("time", "memory")
         ],
     ),
     "neuraloperator_darcy": (
