@@ -44,6 +44,8 @@ from cst_operator.tasks import Forecast
 from tests.reader_samples import FORMATS, trajectories
 
 ROOT = Path(__file__).resolve().parents[1]
+# Hundreds of interpreters are started, which takes long on a busy machine.
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def child(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str
 # 2
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=SLOW)])
 def test_killed_generations_continue_to_the_same_bytes(
     kills: int, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -121,7 +123,7 @@ generate(Line(pause=0.02), 30, out=sys.argv[1], progress=False)
         before = len(list(part.glob("*.h5"))) if part.exists() else 0
         wanted = before + int(rng.integers(1, 6))
         while process.poll() is None and len(list(part.glob("*.h5"))) < wanted:
-            time.sleep(0.002)
+            time.sleep(0.01)  # looking all the time would take the processor from the child
         process.kill()
         process.communicate()
     made = {path.name: path.stat().st_mtime_ns for path in part.glob("*.h5")}
@@ -205,7 +207,7 @@ def _same(one: Trajectory, two: Trajectory) -> bool:
     )
 
 
-COUNTS = (12, pytest.param(100, marks=pytest.mark.slow))
+COUNTS = (12, pytest.param(100, marks=SLOW))
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -260,6 +262,7 @@ def test_damaged_files_of_others_are_valid_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["00_raw_binary.vtu", "insulated-4.1.msh", "cylinder.med"])
 def test_damaged_meshes_are_valid_or_refused_in_time(
     name: str, shared_data: Path, tmp_path: Path, rng: np.random.Generator
