@@ -1,7 +1,7 @@
 """Differential equations as terms of a loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -169,9 +169,9 @@ class PhysicsLoss:
     weight: float = 1.0
     at: Literal["dummies", "target"] = "dummies"
     num_points: int = 64
-    dummies: Dummies = field(default_factory=Dummies)
+    dummies: Dummies = Dummies()
     p: float = 2.0
-    data: SobolevLoss = field(default_factory=SobolevLoss)
+    data: SobolevLoss = SobolevLoss()
 
     def __post_init__(self) -> None:
         if self.order < 0:

@@ -94,7 +94,7 @@ class SobolevLoss:
     relative: bool = True
     num_points: int = 0
     num_dummies: int = 32
-    dummies: Dummies = field(default_factory=Dummies)
+    dummies: Dummies = Dummies()
 
     def __post_init__(self) -> None:
         if self.order < 0:
