@@ -54,6 +54,8 @@ from cst_operator.solvers.system import (
     VELOCITY,
     DomainSampler,
     F,
+    check_frames,
+    check_smoothing,
     mesh_domain,
     naming,
     sample_parameters,
@@ -262,10 +264,8 @@ class AdvectionDiffusion:
             low, high = getattr(self, option)
             if not 0 < low <= high:
                 raise InputError(f"{option} is {(low, high)}; expected (smallest, largest) > 0")
-        if self.num_frames < 2 or not self.final_time > 0 or not self.dt > 0:
-            raise InputError("expected num_frames of 2 or more, final_time > 0 and dt > 0")
-        if not self.smoothing > 0:
-            raise InputError(f"smoothing is {self.smoothing}; expected a positive length")
+        check_frames(self.num_frames, self.final_time, self.dt)
+        check_smoothing(self.smoothing)
 
     @property
     def version(self) -> str:

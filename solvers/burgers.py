@@ -47,6 +47,7 @@ from cst_operator.solvers.system import (
     INITIAL,
     PARAMETERS,
     DomainSampler,
+    check_smoothing,
     mesh_domain,
     naming,
     sample_parameters,
@@ -260,8 +261,7 @@ class Burgers:
             low, high = getattr(self, option)
             if not 0 < low <= high:
                 raise InputError(f"{option} is {(low, high)}; expected (smallest, largest) > 0")
-        if not self.smoothing > 0:
-            raise InputError(f"smoothing is {self.smoothing}; expected a positive length")
+        check_smoothing(self.smoothing)
 
     @property
     def version(self) -> str:

@@ -50,6 +50,8 @@ from cst_operator.solvers.system import (
     INITIAL,
     Domain,
     DomainSampler,
+    check_frames,
+    check_smoothing,
     mesh_domain,
     naming,
     sample_parameters,
@@ -172,10 +174,8 @@ class Heat:
     def __post_init__(self) -> None:
         if not 0.0 <= self.neumann <= 1.0:
             raise InputError(f"neumann is {self.neumann}; expected a probability")
-        if self.num_frames < 2 or not self.final_time > 0 or not self.dt > 0:
-            raise InputError("expected num_frames of 2 or more, final_time > 0 and dt > 0")
-        if not self.smoothing > 0:
-            raise InputError(f"smoothing is {self.smoothing}; expected a positive length")
+        check_frames(self.num_frames, self.final_time, self.dt)
+        check_smoothing(self.smoothing)
 
     @property
     def version(self) -> str:

@@ -39,6 +39,7 @@ from cst_operator.solvers.semidiscrete import (
 )
 from cst_operator.solvers.system import (
     DomainSampler,
+    check_smoothing,
     mesh_domain,
     naming,
     sample_parameters,
@@ -179,8 +180,7 @@ class ReactingSystem(ABC):
 
     def __post_init__(self) -> None:
         even_times(self.final_time, self.num_frames)
-        if not self.smoothing > 0:
-            raise InputError(f"smoothing is {self.smoothing}; expected a positive length")
+        check_smoothing(self.smoothing)
 
     @property
     def version(self) -> str:

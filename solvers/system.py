@@ -20,6 +20,8 @@ __all__ = [
     "Meshable",
     "MeshedDomain",
     "System",
+    "check_frames",
+    "check_smoothing",
     "mesh_domain",
     "stream",
 ]
@@ -116,6 +118,29 @@ class FixedDomain(Generic[_D_co]):
 def stream(seed: int, index: int, attempt: int, purpose: int) -> np.random.Generator:
     """Random numbers of one purpose in one attempt at one sample, independent of all others."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, attempt, purpose)))
+
+
+def check_frames(num_frames: int, final_time: float, dt: float) -> None:
+    """Refuse what makes no trajectory.
+
+    Raises:
+        InputError: if there are fewer than two frames, or a time is not positive.
+    """
+    if num_frames < 2 or not final_time > 0 or not dt > 0:
+        raise InputError(
+            f"num_frames is {num_frames}, final_time {final_time} and dt {dt}; expected 2 or more "
+            "frames and positive times"
+        )
+
+
+def check_smoothing(smoothing: float) -> None:
+    """Refuse a length that smooths nothing.
+
+    Raises:
+        InputError: if it is not positive.
+    """
+    if not smoothing > 0:
+        raise InputError(f"smoothing is {smoothing}; expected a positive length")
 
 
 # Purposes of :func:`stream`; meshes use the numbers from 100 on.
