@@ -44,7 +44,8 @@ class Generate:
     dask: Dask = field(default_factory=Dask)
     """Cluster, for --on dask."""
     refine: int = 0
-    """Halvings of the mesh's edge length: 1 gives the same problems with four times the points."""
+    """Halvings of the mesh's edge length: 1 gives the same problems with four times the
+    points, eight times in space."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the stored values."""
     licence: str = ""
