@@ -30,7 +30,7 @@ from cst_operator.nn import (
     make_attention,
     make_flow,
 )
-from cst_operator.nn.attention import has_tangent
+from cst_operator.nn.transforms import in_transform
 from cst_operator.normalization import Normalization
 
 __all__ = ["CSTOperator", "Encoded"]
@@ -303,7 +303,7 @@ class CSTOperator(nn.Module):
 
     def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:
         # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
-        if self.config.recompute and torch.is_grad_enabled() and not has_tangent(h):
+        if self.config.recompute and torch.is_grad_enabled() and not in_transform():
             return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
         return cast(Tensor, block(h, at, memory))
 

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cst_operator.derivatives import differentiate
-from cst_operator.nn import FourierFeatures, QuadratureAttention, RotaryCoordinates, TokenNorm
+from cst_operator.nn import (
+    Block,
+    FourierFeatures,
+    QuadratureAttention,
+    RotaryCoordinates,
+    TokenNorm,
+)
 from cst_operator.nn import SmoothInterpolant as Interpolant
 
 # Sums of some hundred terms of order one in another order.
@@ -271,15 +277,41 @@ def test_a_smaller_radius_smooths_less():
 # --- derivatives of layers ---
 
 
-def test_token_norm_is_layer_norm():
-    layer = TokenNorm(6).double()
-    fused = torch.nn.LayerNorm(6).double()
+def _block() -> Block:
+    block = Block(_attention(2, width=16), width=16, hidden=8).double()
     with torch.no_grad():
-        layer.weight.add_(torch.randn(6))
-        layer.bias.add_(torch.randn(6))
-    fused.load_state_dict(layer.state_dict())
-    h = torch.randn(3, 5, 6).double()
-    torch.testing.assert_close(layer(h), fused(h), **SUMS)
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return block
+
+
+def test_a_layer_is_the_same_inside_and_outside_of_transforms():
+    s, log_weights = _cloud(12)
+    block, h = _block(), torch.randn(1, 12, 16).double()
+    memory = block.memory(h, s, log_weights)
+    inside, _ = torch.func.jvp(lambda x: block(x, s, memory), (h,), (h,))
+    torch.testing.assert_close(inside, block(h, s, memory), **SUMS)
+    several = torch.func.vmap(lambda x: block(x, s, memory))(torch.stack([h, -h]))
+    torch.testing.assert_close(several[1], block(-h, s, memory), **SUMS)
+
+
+def test_second_derivatives_of_a_layer_do_not_depend_on_the_mode_they_are_taken_in():
+    # Forward over reverse, where the tangent of a tensor cannot be seen from inside.
+    s, log_weights = _cloud(12)
+    block, h = _block(), torch.randn(1, 2, 16).double()
+    memory = block.memory(torch.randn(1, 12, 16).double(), s, log_weights)
+
+    def total(x: Tensor) -> Tensor:
+        return block(x, s[:, :2], memory).square().sum()
+
+    forward, reverse = torch.func.jacfwd, torch.func.jacrev
+    exact = {"rtol": 1e-11, "atol": 1e-11}  # values up to 40, sums of some hundred terms
+    wanted = forward(forward(total))(h)
+    torch.testing.assert_close(forward(reverse(total))(h), wanted, **exact)
+    torch.testing.assert_close(reverse(forward(total))(h), wanted, **exact)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no second derivative
+        outside = torch.autograd.functional.hessian(total, h)
+    torch.testing.assert_close(outside, wanted, **exact)
 
 
 @pytest.mark.parametrize("name", ["norm", "interpolant"])

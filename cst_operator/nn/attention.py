@@ -6,17 +6,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.encodings import RotaryCoordinates, full_precision
+from cst_operator.nn.transforms import in_transform
 
 __all__ = [
     "Attention",
     "Memory",
     "QuadratureAttention",
     "attend",
-    "has_tangent",
     "join_heads",
     "split_heads",
 ]
@@ -141,14 +140,9 @@ def attend(query: Tensor, memory: Memory) -> Tensor:
     """
     with full_precision(query):
         key, value = memory.key.to(query), memory.value.to(query)
-        if has_tangent(query):
+        if in_transform():
             return _attend_by_sums(query, key, value)
         return scaled_dot_product_attention(query, key, value, scale=1.0)
-
-
-def has_tangent(x: Tensor) -> bool:
-    """Whether forward-mode differentiation passes through a tensor."""
-    return unpack_dual(x).tangent is not None
 
 
 def _attend_by_sums(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

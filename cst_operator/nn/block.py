@@ -3,9 +3,11 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from cst_operator.nn.attention import Attention
 from cst_operator.nn.norm import TokenNorm
+from cst_operator.nn.transforms import in_transform
 
 __all__ = ["Block", "GatedLinear"]
 
@@ -28,9 +30,10 @@ class GatedLinear(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        gate = self.gate(h)
-        # Not torch's silu, whose own derivative has no forward mode: no second derivatives.
-        out: Tensor = self.out(self.value(h) * gate * gate.sigmoid())
+        gate, value = self.gate(h), self.value(h)
+        # The derivative of torch's silu has no forward mode, so it would have no second derivative.
+        gate = gate * gate.sigmoid() if in_transform() else silu(gate)
+        out: Tensor = self.out(value * gate)
         return out
 
 

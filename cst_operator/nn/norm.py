@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from cst_operator.nn.transforms import in_transform
+
 __all__ = ["TokenNorm"]
 
 
 class TokenNorm(nn.LayerNorm):
-    """Layer normalization from elementary operations.
+    """Layer normalization, within transforms from elementary operations.
 
     The forward-mode rule of torch's fused kernel takes the mean and the spread as constants when it
     is itself differentiated: gradients of a loss in first derivatives, and second derivatives, come
@@ -22,6 +24,8 @@ class TokenNorm(nn.LayerNorm):
 
     def forward(self, h: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
+        if not in_transform():
+            return super().forward(h)
         centred = h - h.mean(-1, keepdim=True)
         spread = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
         return centred * spread * self.weight + self.bias
