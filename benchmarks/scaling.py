@@ -1,7 +1,8 @@
-"""Cost of a sample against the number of its points: CST with anchors, FNO and GINO.
+"""Cost of a sample against the number of its points: CST with anchors, FNO and GINO; named sizes.
 
 One thread, two dimensions, float32, about a million parameters each, as many queries as source
-points; FNO runs on a grid of as many points. Every measurement is a process of its own, so that its
+points; FNO runs on a grid of as many points. The named sizes of CST (``ARCHITECTURES``) at a few
+thousand points. Every measurement is a process of its own, so that its
 peak memory is that of the model and the sample alone.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling [--quick]
@@ -14,7 +15,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from cst_operator.comparison import benchmark_record
 HERE = Path(__file__).parent
 SIZES = (1024, 4096, 16384, 65536, 262144, 1048576)
 QUICK_SIZES = (1024, 4096)
+NAMED_SIZES = (1024, 4096)
 LIMIT_MB = 20_000
+UNITS = {"forward": "s", "forward_backward": "s", "memory": "MB", "parameters": ""}
 # GINO takes minutes for the next size.
 LARGEST = {"gino": 4096}
 LARGE_N = cst.Architecture(
@@ -45,10 +49,12 @@ LARGE_N = cst.Architecture(
 """The configuration for many points."""
 
 
-def cst_step(n: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+def cst_step(
+    n: int, architecture: cst.Architecture = LARGE_N
+) -> tuple[nn.Module, Callable[[], Tensor]]:
     """CST on n random points, asked at n others."""
     model = cst.CSTOperator(
-        LARGE_N.build(dim=2, in_names=("a",), out_names=("u",), transient=False)
+        architecture.build(dim=2, in_names=("a",), out_names=("u",), transient=False)
     )
     source = cst.PointField(
         pos=torch.rand(n, 2), u=torch.randn(n, 1), weights=torch.ones(n) / n, channels=["a"]
@@ -95,7 +101,19 @@ def _radius(n: int) -> float:
     return max(math.sqrt(12 / (math.pi * n)), 1.5 / 32)
 
 
-STEPS = {"cst": cst_step, "fno": fno_step, "gino": gino_step}
+COMPARED = {"cst": cst_step, "fno": fno_step, "gino": gino_step}
+STEPS = COMPARED | {
+    name: partial(cst_step, architecture=architecture)
+    for name, architecture in cst.ARCHITECTURES.items()
+}
+
+
+def measurements(quick: bool) -> Iterator[tuple[str, int]]:
+    """What is measured: models and numbers of points."""
+    for n in QUICK_SIZES if quick else SIZES:
+        yield from ((name, n) for name in COMPARED if n <= LARGEST.get(name, n))
+    for n in NAMED_SIZES[:1] if quick else NAMED_SIZES:
+        yield from ((name, n) for name in cst.ARCHITECTURES)
 
 
 def measure(name: str, n: int) -> dict[str, float]:
@@ -141,28 +159,25 @@ def main() -> None:
     console = Console()
     rows: list[dict[str, Any]] = []
     table = Table("model", "points", "forward", "forward+backward", "memory", "parameters")
-    for n in QUICK_SIZES if options.quick else SIZES:
-        for name in STEPS:
-            if n > LARGEST.get(name, n):
-                continue
-            command = [sys.executable, "-m", "benchmarks.scaling", "--measure", name, str(n)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                console.print(f"{name} at {n} points: {done.stderr.strip().splitlines()[-1]}")
-                continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            table.add_row(
-                name,
-                f"{n:,}",
-                f"{found['forward']:.3f} s",
-                f"{found['forward_backward']:.3f} s",
-                f"{found['memory']:.0f} MB",
-                f"{found['parameters']:,.0f}",
-            )
-            for metric, unit in (("forward", "s"), ("forward_backward", "s"), ("memory", "MB")):
-                row = (name, f"{n}", metric, found[metric], unit, 0)
-                keys = ("model", "split", "metric", "value", "unit", "seed")
-                rows.append(dict(zip(keys, row, strict=True)))
+    for name, n in measurements(options.quick):
+        command = [sys.executable, "-m", "benchmarks.scaling", "--measure", name, str(n)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            console.print(f"{name} at {n} points: {done.stderr.strip().splitlines()[-1]}")
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        table.add_row(
+            name,
+            f"{n:,}",
+            f"{found['forward']:.3f} s",
+            f"{found['forward_backward']:.3f} s",
+            f"{found['memory']:.0f} MB",
+            f"{found['parameters']:,.0f}",
+        )
+        for metric, unit in UNITS.items():
+            row = (name, f"{n}", metric, found[metric], unit, 0)
+            keys = ("model", "split", "metric", "value", "unit", "seed")
+            rows.append(dict(zip(keys, row, strict=True)))
     console.print(table)
     rows += slopes(rows)
     record = benchmark_record(
@@ -178,7 +193,7 @@ def main() -> None:
 def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Slope of log time over log points between the smallest and largest size, each model."""
     found = []
-    for name in STEPS:
+    for name in COMPARED:
         times = {
             int(row["split"]): row["value"]
             for row in rows
