@@ -63,6 +63,9 @@ class Architecture:
     """Steps of the flow in every layer."""
     flow_radius: float = 0.15
     """Radius of the Laplacian: how far a step goes."""
+    modulators: tuple[str, ...] = ()
+    """Source channels, by name, whose mean over the sample also scales and shifts the tokens after
+    every layer: scalar parameters, such as a viscosity or a lead time, that hold everywhere."""
     noise: float = 0.0
     """Standard deviation of the noise on source samples in training, at unit scale."""
     coordinate_noise: float = 0.0
@@ -183,6 +186,12 @@ class CSTConfig(Architecture):
             raise ConfigError(
                 f"a head has {self.width // self.heads} channels; {self.coordinates} coordinates "
                 f"need at least {self.coordinates + 3}, so widen the model or use fewer heads"
+            )
+        unknown = [name for name in self.modulators if name not in self.in_names]
+        if unknown:
+            raise ConfigError(
+                f"modulators names {', '.join(unknown)}, which the model does not read; choose "
+                f"from in_names: {', '.join(self.in_names) or 'none, so name the channels'}"
             )
         for names, count in (("in_names", self.in_channels), ("out_names", self.out_channels)):
             if getattr(self, names) and len(getattr(self, names)) != count:

@@ -22,6 +22,7 @@ from cst_operator.nn import (
     FlowingAttention,
     FourierFeatures,
     HiddenFlow,
+    Modulation,
     PointLaplacian,
     QuadratureAttention,
     SmoothInterpolant,
@@ -29,6 +30,7 @@ from cst_operator.nn import (
     choose_anchors,
     make_attention,
     make_flow,
+    modulate,
 )
 from cst_operator.nn.transforms import in_transform
 from cst_operator.normalization import Normalization
@@ -47,6 +49,8 @@ class Encoded(NamedTuple):
     and logarithms of each point's share of the domain, [B, N]."""
     memories: list[Any]
     """What the layers read that queries go through."""
+    factors: list[Tensor]
+    """By what each of these layers is modulated, [B, 2, width]; none without modulation."""
 
 
 class CSTOperator(nn.Module):
@@ -78,6 +82,11 @@ class CSTOperator(nn.Module):
             nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.width)
         )
         self.blocks = nn.ModuleList(_layers(config))
+        self.modulation = None
+        if config.modulators:
+            self.modulation = Modulation(
+                len(config.modulators), config.hidden, len(self.blocks), config.width
+            )
         self.read_out = nn.Sequential(
             TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
         )
@@ -141,6 +150,7 @@ class CSTOperator(nn.Module):
             values = values + self.config.noise * torch.randn_like(values)
             s = s + self.config.coordinate_noise * torch.randn_like(s)
         samples = self._few(s, values, log_weights)
+        factors = self._factors(values, log_weights)
         h, at, measure = self._embed(values, s), s, log_weights
         if asked is not None:
             places, share = asked
@@ -154,18 +164,22 @@ class CSTOperator(nn.Module):
             offset = torch.rand(len(at), device=at.device) if self.training else 0.5
             index, measure = choose_anchors(at, measure, self.config.anchors, offset)
             h, at = _take(h, index), _take(at, index)
-        for block, after in pairwise(blocks):
+        for layer, (block, after) in enumerate(pairwise(blocks)):
             h = self._update(block, h, at, memories[-1])
+            if factors:
+                h = modulate(h, factors[layer])
             memories.append(after.memory(h, at, measure))
-        read = self.config.query_depth * (len(blocks) // self.config.depth)
-        return Encoded(samples, memories[-(read or len(memories)) :])
+        read = self.config.query_depth * (len(blocks) // self.config.depth) or len(blocks)
+        return Encoded(samples, memories[-read:], factors[-read:])
 
     def decode(self, encoded: Encoded, s: Tensor) -> Tensor:
         """Evaluate an encoded source at unit-scale coordinates, [B, M, D] -> [B, M, c]."""
         h = self._embed(self.interpolant(s, *encoded.samples), s)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)[-len(encoded.memories) :]
-        for block, memory in zip(blocks, encoded.memories, strict=True):
+        for layer, (block, memory) in enumerate(zip(blocks, encoded.memories, strict=True)):
             h = self._update(block, h, s, memory)
+            if encoded.factors:
+                h = modulate(h, encoded.factors[layer])
         out: Tensor = self.read_out(h)
         return out
 
@@ -306,6 +320,14 @@ class CSTOperator(nn.Module):
         if self.config.recompute and torch.is_grad_enabled() and not in_transform():
             return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
         return cast(Tensor, block(h, at, memory))
+
+    def _factors(self, values: Tensor, log_weights: Tensor) -> list[Tensor]:
+        """What modulates every layer, of means over the samples; nothing without modulation."""
+        if self.modulation is None:
+            return []
+        columns = [self.config.in_names.index(name) for name in self.config.modulators]
+        means = log_weights.exp()[:, None] @ values[..., columns]
+        return list(self.modulation(means[:, 0]).unbind(1))
 
     def _embed(self, values: Tensor, s: Tensor) -> Tensor:
         out: Tensor = self.embed(torch.cat([values, s, self.fourier(s)], dim=-1))

@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, object]] = {
         if flow != "diffusion"
     },
     "flowing_anchors": {"anchors": 12, "flow": "diffusion", "flow_radius": 0.3},
+    "modulated": {"in_names": ("u0", "u1"), "modulators": ("u1",)},
     "mixed": {"attention": ("full", "kernel"), "depth": 3, "anchors": 12},
 }
 """Settings of models of every kind, for what must hold for all of them."""

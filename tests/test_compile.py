@@ -93,6 +93,7 @@ def test_a_compiled_model_predicts_and_differentiates(seed, generator):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS.keys())
 def test_compiled_backward_passes_agree(changes, backend, seed, generator):

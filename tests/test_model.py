@@ -317,3 +317,34 @@ def test_making_a_model_prints_and_warns_nothing(capsys, seed):
         warnings.simplefilter("error")
         tiny_model(seed)
     assert capsys.readouterr() == ("", "")
+
+
+# --- modulation ---
+
+
+def test_a_parameter_modulates_every_layer(seed, generator):
+    model = tiny_model(seed, in_names=("u0", "u1"), modulators=("u1",))
+    with torch.no_grad():
+        model.embed[0].weight[:, 1] = 0  # now u1 is known to the modulation alone
+    source, target = known_field(generator, 40), queries_in(generator, 15)
+    before = model(source, target)
+    mean = (source.weights @ source.u[:, 1]) / source.weights.sum()
+    source.u[:, 1] = mean  # the modulation reads the mean alone; differences are of rounding
+    torch.testing.assert_close(model(source, target), before, rtol=0, atol=1e-12)
+    source.u[:, 1] = mean + 1
+    assert (model(source, target) - before).abs().max() > 1e-3
+
+
+def test_a_new_model_is_not_modulated(generator):
+    settings = {"dim": 2, "in_channels": 2, "out_channels": 1, "in_names": ("u0", "u1")}
+    source, target = known_field(generator, 20), queries_in(generator, 5)
+    plain = CSTOperator(CSTConfig(**settings)).double().eval()
+    modulated = CSTOperator(CSTConfig(**settings, modulators=("u1",))).double().eval()
+    modulated.load_state_dict(plain.state_dict(), strict=False)
+    answers = [model(source, target) for model in (plain, modulated)]
+    torch.testing.assert_close(*answers, rtol=0, atol=0)
+
+
+def test_a_modulator_must_be_read():
+    with pytest.raises(ConfigError, match="modulators names c.*choose from in_names: a, b"):
+        CSTConfig(dim=2, in_channels=2, out_channels=1, in_names=("a", "b"), modulators=("c",))

@@ -21,6 +21,7 @@ from cst_operator.nn.kernel import KernelAttention
 from cst_operator.nn.kinds import ATTENTION, make_attention
 from cst_operator.nn.laplacian import CellLaplacian, Laplacian, PathLaplacian, PointLaplacian
 from cst_operator.nn.latent import LatentAttention
+from cst_operator.nn.modulation import Modulation, modulate
 from cst_operator.nn.norm import TokenNorm
 from cst_operator.nn.nystrom import NystromAttention
 from cst_operator.nn.slices import SliceAttention
@@ -43,6 +44,7 @@ __all__ = [
     "Laplacian",
     "LatentAttention",
     "Memory",
+    "Modulation",
     "NystromAttention",
     "PathLaplacian",
     "PointLaplacian",
@@ -57,4 +59,5 @@ __all__ = [
     "hilbert_index",
     "make_attention",
     "make_flow",
+    "modulate",
 ]
