@@ -7,7 +7,6 @@ import pytest
 
 from cst_operator.config import (
     ExperimentConfig,
-    TaskConfig,
     from_mapping,
     load_config,
     to_toml,
@@ -16,6 +15,7 @@ from cst_operator.config import (
 from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
 from cst_operator.sobolev import SobolevLoss
+from cst_operator.task_config import TaskConfig
 from cst_operator.tasks import Forecast, PointUpsampling, Steady
 from cst_operator.training import FitConfig
 
@@ -106,13 +106,13 @@ def test_inputs_follow_from_the_system() -> None:
     assert task.source_channels == ("f", "a", "distance")
     plain = Steady(inputs=("f", "a", "distance"), outputs=("u",))
     assert task.build() == dataclasses.replace(plain, resample=True, num_queries=64)
-    assert task.build(training=False) == plain
+    assert task.at_all_points().build() == plain
 
 
 def test_a_steady_task_reads_the_boundary_where_there_is_one() -> None:
     task = TaskConfig().resolve(system="poisson", num_frames=1, bounded=True, **CHANNELS)
     assert task.source_channels == ("f", "distance", "boundary")
-    assert task.build(training=False).boundary
+    assert task.at_all_points().build().boundary
     for other in (
         TaskConfig().resolve(system="heat", num_frames=3, bounded=True, **CHANNELS),
         TaskConfig(boundary=False).resolve(
@@ -132,7 +132,7 @@ def test_several_frames_are_forecast_from_the_first() -> None:
     task = TaskConfig(num_queries=9).resolve(system="heat", num_frames=3, **CHANNELS)
     assert task.source_channels == ("f", "distance", "u")
     assert task.build() == Forecast(inputs=("f", "distance"), outputs=("u",), num_queries=9)
-    assert task.build(training=False) == Forecast(inputs=("f", "distance"), outputs=("u",))
+    assert task.at_all_points().build() == Forecast(inputs=("f", "distance"), outputs=("u",))
 
 
 def test_upsampling_reads_what_it_answers() -> None:
