@@ -20,16 +20,13 @@ from cst_operator._atomic import write_atomically
 from cst_operator.config_json import config_to_json
 from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
-from cst_operator.sampling import BOUNDARY
 from cst_operator.sobolev import SobolevLoss
-from cst_operator.tasks import Forecast, PointUpsampling, Steady, Task
+from cst_operator.task_config import TaskConfig
 from cst_operator.training import FitConfig
 
 __all__ = [
     "EXPERIMENT_FILE",
     "ExperimentConfig",
-    "Kind",
-    "TaskConfig",
     "from_mapping",
     "load_config",
     "to_toml",
@@ -38,130 +35,6 @@ __all__ = [
 
 EXPERIMENT_FILE = "experiment.toml"
 """What a run folder calls its resolved configuration."""
-
-# What a system gives and what is asked, where the configuration does not say.
-_INPUTS = {
-    "poisson": ("f", "distance"),
-    "darcy": ("f", "a", "distance"),
-    "poisson_mixed": ("f", "g", "flux", "distance", "distance_neumann"),
-    "heat": ("f", "distance"),
-}
-
-Kind = Literal["auto", "steady", "forecast", "upsampling"]
-"""Kinds of tasks."""
-
-_SIMPLICES = ("line", "triangle", "tetra")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """What the model reads and what it is asked."""
-
-    kind: Kind = "auto"
-    """"steady": static fields in, the solution out. "forecast": static fields and the first frame
-    in, later frames out. "upsampling": some points of a frame in, the others out. "auto": forecast
-    for data with several frames, else steady."""
-    inputs: tuple[str, ...] = ()
-    """Static channels and scalar parameters that are read; the system's channels if omitted."""
-    outputs: tuple[str, ...] = ()
-    """Channels of the solution; all if omitted."""
-    num_queries: int = 64
-    """Ask at that many random points in training, drawn anew in every epoch; at all if 0."""
-    resample: bool = True
-    """Train a steady task on a new random sampling of every solution in every epoch, which makes
-    the answer depend less on the mesh; only where all cells are triangles or tetrahedra."""
-    boundary: bool = True
-    """Let a steady task read the points of the mesh's boundary as well, with their own measure;
-    only where the mesh has cells and a boundary."""
-    fraction: float = 0.1
-    """Share of the points that is read, for upsampling."""
-
-    def resolve(
-        self,
-        *,
-        system: str,
-        num_frames: int,
-        static: tuple[str, ...],
-        solved: tuple[str, ...],
-        cells: tuple[str, ...] = (),
-        parameters: tuple[str, ...] = (),
-        bounded: bool = False,
-    ) -> "TaskConfig":
-        """The same with every choice made, for data of this form.
-
-        Args:
-            system: name of the system that made the data; others than the library's own give all
-                their static channels.
-            num_frames: frames of a trajectory.
-            static: static channels of the data.
-            solved: channels of the solution.
-            cells: types of the cells.
-            parameters: scalar parameters of the trajectories, inputs if named.
-            bounded: whether the cells have a boundary.
-
-        Raises:
-            ConfigError: if the data lack a channel.
-        """
-        kind = self.kind
-        if kind == "auto":
-            kind = "forecast" if num_frames > 1 else "steady"
-        inputs = () if kind == "upsampling" else self.inputs or _INPUTS.get(system, static)
-        outputs = self.outputs or solved
-        for key, names, there in (
-            ("inputs", inputs, (*static, *parameters)),
-            ("outputs", outputs, solved),
-        ):
-            for name in names:
-                if name not in there:
-                    near = difflib.get_close_matches(name, there, n=1)
-                    raise ConfigError(
-                        f"task.{key} names {name!r}, which the data do not have; "
-                        + (f"nearest: {near[0]!r}; " if near else "")
-                        + f"choose from {', '.join(there) or 'none'}"
-                    )
-        simplices = bool(cells) and all(name in _SIMPLICES for name in cells)
-        return dataclasses.replace(
-            self,
-            kind=kind,
-            inputs=inputs,
-            outputs=outputs,
-            resample=self.resample and simplices and kind == "steady",
-            boundary=self.boundary and bounded and kind == "steady",
-        )
-
-    def build(self, *, num_frames: int = 1, training: bool = True) -> Task:
-        """The task of a resolved configuration.
-
-        Args:
-            num_frames: frames of a trajectory.
-            training: draw points as configured; False reads and asks at all.
-        """
-        queries = self.num_queries if training else 0
-        if self.kind == "upsampling":
-            return PointUpsampling(
-                channels=self.outputs,
-                frames=tuple(range(num_frames)),
-                fraction=self.fraction,
-                num_queries=queries,
-            )
-        if self.kind == "forecast":
-            return Forecast(inputs=self.inputs, outputs=self.outputs, num_queries=queries)
-        return Steady(
-            inputs=self.inputs,
-            outputs=self.outputs,
-            num_queries=queries,
-            resample=self.resample and training,
-            boundary=self.boundary,
-        )
-
-    @property
-    def source_channels(self) -> tuple[str, ...]:
-        """What a resolved task's model reads, in its order."""
-        if self.kind == "upsampling":
-            return self.outputs
-        if self.kind == "forecast":
-            return (*self.inputs, *self.outputs)
-        return (*self.inputs, BOUNDARY) if self.boundary else self.inputs
 
 
 def _default_loss() -> SobolevLoss:

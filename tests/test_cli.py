@@ -11,14 +11,18 @@ from typing import Any
 import meshio
 import numpy as np
 import pytest
+import torch
 
 import cst_operator.cli as cli
 from cst_operator import checkpoint
+from cst_operator.autoregression import rollout
 from cst_operator.cli import demo, main
+from cst_operator.cli._shared import open_model
 from cst_operator.config import EXPERIMENT_FILE, load_config
 from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import SolverError
-from cst_operator.mesh_files import read_mesh, read_series, write_mesh
+from cst_operator.fields import Trajectory
+from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -55,6 +59,45 @@ def heat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = TrajectoryDataset(folder / "data")[0]
     write_mesh(folder / "start.vtu", first.mesh.with_channels(first.u[0], first.channels))
     return folder
+
+
+@pytest.fixture(scope="session")
+def steps(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that answers a lead time later, from two frames, and a series of three frames."""
+    folder = tmp_path_factory.mktemp("steps")
+    task = ("--task.kind", "lead_time", "--task.history", 2, "--task.leads", 1, 2)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
+    first = TrajectoryDataset(heat / "data")[0]
+    write_series(folder / "start.pvd", everything(first, range(3)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masked(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that reads random frames of windows, and a series of two frames."""
+    folder = tmp_path_factory.mktemp("masked")
+    task = ("--task.kind", "masking", "--task.window", 4, "--task.stride", 3, "--task.hidden", 1)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
+    first = TrajectoryDataset(heat / "data")[0]
+    write_series(folder / "known.pvd", everything(first, range(0, 8, 4)))
+    return folder
+
+
+def everything(trajectory: Trajectory, frames: range) -> Trajectory:
+    """Some frames with the static channels beside the solution, as one series holds them."""
+    cut = trajectory.window(frames)
+    static = cut.mesh.u.expand(cut.num_frames, -1, -1)
+    return replace(
+        cut,
+        mesh=cut.mesh.select(),
+        u=torch.cat([cut.u, static], dim=2),
+        channels=(*cut.channels, *cut.mesh.channels),
+        units=(),
+        gradient=None,
+        time_derivative=None,
+    )
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -274,6 +317,123 @@ def test_a_forecast_is_written_as_a_series(heat: Path, tmp_path: Path) -> None:
 
 def test_a_forecast_is_evaluated(heat: Path, tmp_path: Path) -> None:
     ok("evaluate", heat / "run", "--data", heat / "data", "--out", tmp_path / "scores.json")
+
+
+def test_a_lead_time_run_is_scored_with_its_rollouts(
+    heat: Path, steps: Path, tmp_path: Path
+) -> None:
+    ok("evaluate", steps / "run", "--data", heat / "data", "--out", tmp_path / "scores.json")
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert len(content["per_sample"]["relative_l2"]) == 2
+    # Frames 2 to 10 of 11, two being read.
+    assert len(content["rollout"]["times"]) == len(content["rollout"]["relative_l2"]["u"]) == 9
+
+
+def test_a_task_is_read_back_from_its_run(steps: Path, masked: Path) -> None:
+    for folder in (steps, masked):
+        trained = load_config(folder / "run" / EXPERIMENT_FILE).task
+        assert open_model(folder / "run").task == trained.at_all_points()
+    assert open_model(steps / "run").task.leads == (1, 2)
+    assert open_model(masked / "run").task.window == 4
+
+
+@pytest.mark.parametrize("run", ["steps", "masked"])
+def test_tasks_of_several_frames_are_compared_with_interpolation(
+    run: str, heat: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    out = ("--out", tmp_path / "report")
+    run_folder = request.getfixturevalue(run) / "run"
+    ok("compare", run_folder, "--data", heat / "data", "--peers", "nearest", *out)
+    rows = json.loads((tmp_path / "report" / "comparison.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == {"run", "nearest"}
+
+
+def test_models_of_other_tasks_are_not_compared(
+    heat: Path, steps: Path, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, data = (steps / "run", masked / "run"), ("--data", heat / "data")
+    assert "one task" in refused(capsys, "compare", *runs, *data, "--out", tmp_path / "report")
+
+
+def test_a_rollout_from_files_is_that_of_the_library(
+    heat: Path, steps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = ("--times", "0.004:0.01:4", "--out", tmp_path / "u.pvd")
+    ok("predict", steps / "run", "--mesh", steps / "start.pvd", *times)
+    assert capsys.readouterr().err == ""
+    found = read_series(tmp_path / "u.pvd")
+    trained = open_model(steps / "run")
+    truth = TrajectoryDataset(heat / "data")[0].to(torch.float32)
+    wanted = rollout(trained.model, trained.task.lead_time(), truth, [0.004, 0.006, 0.008, 0.01])
+    assert found.channels == ("u",)
+    torch.testing.assert_close(found.times, wanted.times)
+    torch.testing.assert_close(found.u, wanted.u, rtol=1e-4, atol=1e-5)  # of float32, four steps
+
+
+def test_a_rollout_goes_on_in_steps_of_the_training(steps: Path, tmp_path: Path) -> None:
+    ok("predict", steps / "run", "--mesh", steps / "start.pvd", "--out", tmp_path / "u.xdmf")
+    series = read_series(tmp_path / "u.xdmf")
+    assert series.num_frames == 10
+    # Leads of one and two frames, a frame each 0.002, in float32.
+    assert 0.0019 < float(series.times[0]) - 0.002 < 0.0041
+
+
+def test_steps_unlike_those_of_the_training_are_warned_of(
+    steps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = ("--times", "1", "--out", tmp_path / "u.vtu")
+    ok("predict", steps / "run", "--mesh", steps / "start.pvd", *times)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("warning: ")
+    assert "lead" in line
+
+
+def test_masked_frames_are_answered_from_a_series(masked: Path, tmp_path: Path) -> None:
+    times = ("--times", "0.004", "--out", tmp_path / "u.vtu")
+    ok("predict", masked / "run", "--mesh", masked / "known.pvd", *times)
+    assert read_mesh(tmp_path / "u.vtu").channels == ("u",)
+
+
+def test_one_frame_is_too_few_for_a_history_of_two(
+    heat: Path, steps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", tmp_path / "u.pvd")
+    line = refused(capsys, "predict", steps / "run", "--mesh", heat / "start.vtu", *out)
+    assert "reads 2 frames" in line
+    assert ".pvd" in line
+
+
+def test_a_rollout_is_no_upsampling(
+    heat: Path, steps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--from", steps / "start.pvd", "--to", heat / "start.vtu", "--out", tmp_path / "u.pvd")
+    assert "cst predict" in refused(capsys, "upsample", steps / "run", *files)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (("lead_time", "--task.history", 11), "at least 12 frames"),
+        (("lead_time", "--task.leads", 0), "leads is (0,)"),
+        (("masking", "--task.window", 12), "trajectories have 11 frames"),
+        (("masking", "--task.window", 3, "--task.hidden", 3), "at least 4 frames"),
+        (("masking", "--task.mask", "points", "--task.fraction", 1), "nothing is hidden"),
+        (("steady", "--task.window", 3), "a steady task reads no frames"),
+        (("masking", "--task.stride", 0), "stride is 0"),
+        (("masking", "--task.num-sources", -1), "num_sources is -1"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_tasks_that_the_data_do_not_allow_are_refused(
+    task: tuple[object, ...],
+    words: str,
+    heat: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--data", heat / "data", "--out", tmp_path / "run", "--task.kind", *task)
+    assert words in refused(capsys, "train", *arguments)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_quick_demo_leaves_everything(

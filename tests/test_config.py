@@ -1,13 +1,14 @@
 """The configuration of an experiment: TOML, types, and what a run keeps."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import torch
 
 from cst_operator.config import (
     ExperimentConfig,
-    TaskConfig,
     from_mapping,
     load_config,
     to_toml,
@@ -15,8 +16,18 @@ from cst_operator.config import (
 )
 from cst_operator.cst_config import Architecture
 from cst_operator.errors import ConfigError
+from cst_operator.fields import PointField, Trajectory
+from cst_operator.masking import (
+    EquallySpacedFrames,
+    FrameMask,
+    LastFrames,
+    Masking,
+    RandomFrames,
+    Subsampled,
+)
 from cst_operator.sobolev import SobolevLoss
-from cst_operator.tasks import Forecast, PointUpsampling, Steady
+from cst_operator.task_config import Kind, Mask, TaskConfig
+from cst_operator.tasks import Forecast, LeadTime, PointUpsampling, Steady
 from cst_operator.training import FitConfig
 
 CHANNELS = {"static": ("f", "a", "distance"), "solved": ("u",), "cells": ("triangle",)}
@@ -105,14 +116,14 @@ def test_inputs_follow_from_the_system() -> None:
     assert (task.kind, task.inputs, task.outputs) == ("steady", ("f", "a", "distance"), ("u",))
     assert task.source_channels == ("f", "a", "distance")
     plain = Steady(inputs=("f", "a", "distance"), outputs=("u",))
-    assert task.build() == dataclasses.replace(plain, resample=True, num_queries=64)
-    assert task.build(training=False) == plain
+    assert task.build() == replace(plain, resample=True, num_queries=64)
+    assert task.at_all_points().build() == plain
 
 
 def test_a_steady_task_reads_the_boundary_where_there_is_one() -> None:
     task = TaskConfig().resolve(system="poisson", num_frames=1, bounded=True, **CHANNELS)
     assert task.source_channels == ("f", "distance", "boundary")
-    assert task.build(training=False).boundary
+    assert task.at_all_points().build().boundary
     for other in (
         TaskConfig().resolve(system="heat", num_frames=3, bounded=True, **CHANNELS),
         TaskConfig(boundary=False).resolve(
@@ -132,7 +143,7 @@ def test_several_frames_are_forecast_from_the_first() -> None:
     task = TaskConfig(num_queries=9).resolve(system="heat", num_frames=3, **CHANNELS)
     assert task.source_channels == ("f", "distance", "u")
     assert task.build() == Forecast(inputs=("f", "distance"), outputs=("u",), num_queries=9)
-    assert task.build(training=False) == Forecast(inputs=("f", "distance"), outputs=("u",))
+    assert task.at_all_points().build() == Forecast(inputs=("f", "distance"), outputs=("u",))
 
 
 def test_upsampling_reads_what_it_answers() -> None:
@@ -142,6 +153,65 @@ def test_upsampling_reads_what_it_answers() -> None:
     assert task.build(num_frames=2) == PointUpsampling(
         channels=("u",), frames=(0, 1), fraction=0.5, num_queries=64
     )
+
+
+def test_lead_times_read_a_history() -> None:
+    task = TaskConfig(kind="lead_time", history=2, leads=(1, 3), num_queries=9)
+    task = task.resolve(system="heat", num_frames=5, **CHANNELS)
+    expected = LeadTime(
+        inputs=("f", "distance"), outputs=("u",), history=2, leads=(1, 3), num_queries=9
+    )
+    assert task.build() == expected
+    assert task.source_channels == expected.source_channels
+    assert not task.transient
+
+
+@pytest.mark.parametrize(
+    ("mask", "frames", "points"),
+    [
+        ("random", RandomFrames(hidden=4), 1.0),
+        ("last", LastFrames(hidden=4), 1.0),
+        ("equally_spaced", EquallySpacedFrames(known=5), 1.0),
+        ("points", None, 0.1),
+    ],
+)
+def test_masking_hides_half_of_the_frames_or_most_points(
+    mask: Mask, frames: FrameMask | None, points: float
+) -> None:
+    task = TaskConfig(kind="masking", mask=mask, inputs=("f",))
+    task = task.resolve(system="heat", num_frames=9, **CHANNELS)
+    assert task.build() == Masking(channels=("u",), frames=frames, points=points, num_queries=64)
+    assert (task.source_channels, task.window, task.transient) == (("u",), 9, True)
+
+
+def test_windows_decide_how_many_frames_are_hidden() -> None:
+    task = TaskConfig(kind="masking", window=4, stride=2, mask="last")
+    task = task.resolve(system="heat", num_frames=9, **CHANNELS)
+    assert task.build(num_frames=9) == Masking(
+        channels=("u",), frames=LastFrames(hidden=2), num_queries=64
+    )
+    x = torch.linspace(0, 1, 3)[:, None]
+    trajectory = Trajectory(
+        mesh=PointField(x), times=torch.arange(9.0), u=torch.ones(9, 3, 1), channels=("u",)
+    )
+    windows = task.windows([trajectory])
+    assert [float(window.times[0]) for window in windows] == [0.0, 2.0, 4.0]
+    assert {window.num_frames for window in windows} == {4}
+    assert len(replace(task, window=0).windows([trajectory])) == 1
+
+
+def test_a_random_part_of_the_source_is_read_in_training_alone() -> None:
+    task = TaskConfig(num_sources=7).resolve(system="heat", num_frames=3, **CHANNELS)
+    forecast = Forecast(inputs=("f", "distance"), outputs=("u",), num_queries=64)
+    assert task.build() == Subsampled(task=forecast, num_sources=7)
+    assert task.at_all_points().build() == replace(forecast, num_queries=0)
+
+
+def test_what_is_resolved_stays_as_it_is() -> None:
+    for kind in get_args(Kind):
+        form: dict[str, Any] = {"system": "heat", "num_frames": 6, **CHANNELS}
+        task = TaskConfig(kind=kind).resolve(**form)
+        assert task.resolve(**form) == task
 
 
 def test_a_foreign_system_gives_all_its_static_channels() -> None:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from cst_operator.config import TaskConfig
 from cst_operator.cst_config import Architecture
 from cst_operator.peers import GridFNOConfig
 from cst_operator.sobolev import SobolevLoss
 from cst_operator.solvers import Poisson, System
+from cst_operator.task_config import TaskConfig
 from cst_operator.training import FitConfig
 
 __all__ = ["FULL", "QUICK", "TASK", "Plan"]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import nn
 
 from cst_operator import checkpoint
 from cst_operator.boundary import boundary_facets, boundary_points, distance_to_boundary
-from cst_operator.config import EXPERIMENT_FILE, Kind, TaskConfig, load_config
+from cst_operator.config import EXPERIMENT_FILE, load_config
 from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import ConfigError, FieldError, InputError
 from cst_operator.evaluation import Model
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.sampling import BOUNDARY, with_boundary
+from cst_operator.task_config import Kind, TaskConfig
 from cst_operator.tasks import TaskDataset, static_fields
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "answer",
     "console",
     "examples_of",
+    "examples_to_train",
     "num_held_out",
     "open_model",
     "open_set",
@@ -146,29 +148,20 @@ def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     file = next(
         (f / EXPERIMENT_FILE for f in (path, path.parent) if (f / EXPERIMENT_FILE).is_file()), None
     )
-    kind: Kind = "auto"
-    fraction = TaskConfig().fraction
-    if file is not None:
-        saved = load_config(file).task
-        kind, fraction = saved.kind, saved.fraction
     inputs, outputs = tuple(config.in_names), tuple(config.out_names)
     if not inputs or not outputs:
         raise ConfigError(
             f"the model in {path} does not name its channels; "
             "train it with in_names and out_names in its configuration"
         )
+    saved = TaskConfig() if file is None else load_config(file).task
+    kind: Kind = saved.kind
     if kind == "auto":
         kind = "forecast" if config.transient else "upsampling" if inputs == outputs else "steady"
-    if kind == "forecast":
-        inputs = tuple(name for name in inputs if name not in outputs)
-    elif kind == "upsampling":
-        inputs = ()
     boundary = kind == "steady" and inputs[-1] == BOUNDARY
-    if boundary:
-        inputs = inputs[:-1]
-    task = TaskConfig(
-        kind=kind, inputs=inputs, outputs=outputs, boundary=boundary, fraction=fraction
-    )
+    task = replace(saved, kind=kind, inputs=(), outputs=outputs, boundary=boundary).at_all_points()
+    implied = task.source_channels
+    task = replace(task, inputs=tuple(name for name in inputs if name not in implied))
     name = path.resolve().name
     return TrainedModel(name, model, task, bool(config.transient), file)
 
@@ -188,19 +181,42 @@ def num_held_out(wanted: int, available: int) -> int:
     return number
 
 
-def examples_of(trajectories: Sequence[Trajectory], task: TaskConfig) -> TaskDataset:
-    """Examples to score: all points are asked; any random choice is the same every time."""
+def examples_to_train(
+    trajectories: Sequence[Trajectory], task: TaskConfig, seed: int = 0
+) -> TaskDataset:
+    """Examples of a resolved task, drawn anew in every epoch.
+
+    Raises:
+        InputError: if a trajectory has fewer frames than the task's window.
+    """
     frames = trajectories[0].num_frames if len(trajectories) else 1
-    kept = SinglePrecision(trajectories)
-    return TaskDataset(kept, task.build(num_frames=frames, training=False))
+    kept = SinglePrecision(task.windows(trajectories))
+    return TaskDataset(kept, task.build(num_frames=frames), seed=seed)
+
+
+def examples_of(trajectories: Sequence[Trajectory], task: TaskConfig) -> TaskDataset:
+    """Examples to score: all points are asked; any random choice is the same every time.
+
+    Raises:
+        InputError: as :func:`examples_to_train`.
+    """
+    return examples_to_train(trajectories, task.at_all_points())
 
 
 def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField, PointField]:
-    """Source and wanted field of one trajectory, to draw or write: the last frame, with cells."""
+    """Source and wanted field of one trajectory, to draw: the last frame asked, with cells."""
     trajectory = trajectory.to(torch.get_default_dtype())
+    generator = torch.Generator().manual_seed(0)
+    if task.kind == "lead_time":
+        source, truth = task.at_all_points().build()(trajectory, generator)
+        return source, truth
+    if task.kind == "masking":
+        trajectory = task.windows([trajectory])[0]
+        source, target = task.at_all_points().build()(trajectory, generator)
+        last = int((trajectory.times.to(target.time) == target.time.max()).nonzero()[0])
+        return source, trajectory.frame(last).select(*task.outputs)
     truth = trajectory.frame(trajectory.num_frames - 1).select(*task.outputs)
     if task.kind == "upsampling":
-        generator = torch.Generator().manual_seed(0)
         order = torch.randperm(truth.num_points, generator=generator)
         known = order[: max(1, round(task.fraction * truth.num_points))]
         return truth.subset(known), truth

@@ -20,13 +20,14 @@ from cst_operator.cli._shared import (
     resolve_task,
 )
 from cst_operator.comparison import Comparison, compare, join
-from cst_operator.config import TaskConfig
 from cst_operator.errors import InputError
 from cst_operator.evaluation import Model
 from cst_operator.fields import Trajectory
 from cst_operator.peers import LinearInterpolation, Nearest, ThinPlateSpline
 from cst_operator.plots import plot_comparison
 from cst_operator.report import Picture, ReportTable, Section, write_report
+from cst_operator.task_config import TaskConfig
+from cst_operator.tasks import Task
 
 __all__ = ["METRICS_EXPLAINED", "Asked", "Compare", "compare_each", "comparison_table", "pictures"]
 
@@ -62,7 +63,7 @@ class Compare:
     """Folder for the report and the table's files."""
     peers: str = ""
     """Interpolations to compare with, separated by commas: linear, thin-plate, nearest. They need
-    a task whose source has the channels that are asked (upsampling, or forecast)."""
+    a task whose source has the channels that are asked (all but steady ones)."""
     batch_size: int = 8
     """Examples at a time; changes memory, not scores."""
 
@@ -71,22 +72,22 @@ class Compare:
         if not self.runs:
             raise InputError("nothing to compare; name at least one run folder")
         trained = [open_model(path) for path in self.runs]
-        first = trained[0]
-        for other in trained[1:]:
-            if replace(other.task, boundary=first.task.boundary) != first.task:
-                raise InputError(
-                    f"{other.name} reads {', '.join(other.task.source_channels)} and answers "
-                    f"{', '.join(other.task.outputs)} ({other.task.kind}), unlike {first.name}; "
-                    "compare models of one task"
-                )
         names = [model.name for model in trained]
         if len(set(names)) < len(names):
             names = [str(path) for path in self.runs]
         data = open_set(self.data)
-        task = resolve_task(replace(first.task, boundary=False), data)
+        tasks = [resolve_task(one.task, data) for one in trained]
+        task = _on_any_mesh(tasks[0])
+        for name, other in zip(names, map(_on_any_mesh, tasks), strict=True):
+            if _question(other) != _question(task):
+                raise InputError(
+                    f"{name} reads {', '.join(other.source_channels)} and answers "
+                    f"{', '.join(other.outputs)} ({other.kind}), unlike {names[0]}, or hides other "
+                    "points or frames; compare models of one task"
+                )
         asked = {
-            name: Asked(one.model, resolve_task(one.task, data))
-            for name, one in zip(names, trained, strict=True)
+            name: Asked(one.model, own)
+            for name, one, own in zip(names, trained, tasks, strict=True)
         }
         asked |= _interpolations(self.peers, task)
         split = self.data.resolve().name
@@ -175,6 +176,16 @@ def pictures(
         )
         for name, (model, own) in asked.items()
     )
+
+
+def _on_any_mesh(task: TaskConfig) -> TaskConfig:
+    """The task without the points of the boundary, in which compared models may differ."""
+    return replace(task, boundary=False).at_all_points()
+
+
+def _question(task: TaskConfig) -> tuple[Task, int, int]:
+    """What makes two tasks the same."""
+    return task.build(), task.window, task.stride
 
 
 def _interpolations(names: str, task: TaskConfig) -> dict[str, Asked]:

@@ -3,13 +3,21 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tyro
 from rich.markup import escape
 
 from cst_operator._atomic import write_atomically
-from cst_operator.cli._shared import console, examples_of, open_model, open_set, resolve_task
+from cst_operator.cli._rollouts import rollout_errors
+from cst_operator.cli._shared import (
+    SinglePrecision,
+    console,
+    examples_of,
+    open_model,
+    open_set,
+    resolve_task,
+)
 from cst_operator.evaluation import evaluate
 
 __all__ = ["Evaluate"]
@@ -20,7 +28,8 @@ class Evaluate:
     """Options of ``cst evaluate``."""
 
     help: ClassVar[str] = (
-        "Score a trained model on a data set: relative L2, relative H1 semi-norm, maximum.\n\n"
+        "Score a trained model on a data set: relative L2, relative H1 semi-norm, maximum; of a\n"
+        "lead-time model also its rollouts, by time.\n\n"
         "Example:\n  cst evaluate runs/first --data data/poisson_test"
     )
 
@@ -42,13 +51,22 @@ class Evaluate:
         name = self.data.resolve().name
         out = console()
         out.print(scores.table(f"{trained.name} on {name}"))
+        rollouts = None
+        if task.kind == "lead_time":
+            rollouts = rollout_errors(trained.model, task, SinglePrecision(data))
+            out.print(rollouts.table(f"rollouts of {trained.name}, mean relative L2 error"))
         path = self.out or self.run_folder / f"evaluation_{name}.json"
-        content = {
+        content: dict[str, Any] = {
             "run": str(self.run_folder),
             "data": str(self.data),
             "rows": scores.rows(model=trained.name, split=name),
             "per_sample": {metric: e.tolist() for metric, e in scores.per_sample.items()},
         }
+        if rollouts is not None:
+            content["rollout"] = {
+                "times": rollouts.times.tolist(),
+                "relative_l2": dict(zip(task.outputs, rollouts.errors.T.tolist(), strict=True)),
+            }
         write_atomically(path, json.dumps(content, indent=1) + "\n")
         out.print(f"scores in {escape(str(path))}")
         return 0

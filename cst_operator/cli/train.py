@@ -14,9 +14,9 @@ from rich.markup import escape
 from cst_operator import checkpoint
 from cst_operator._run_folder import locked
 from cst_operator.cli._shared import (
-    SinglePrecision,
     console,
     examples_of,
+    examples_to_train,
     num_held_out,
     open_set,
     resolve_task,
@@ -27,7 +27,6 @@ from cst_operator.errors import InputError
 from cst_operator.log_writers import CsvWriter, LogWriter, TensorBoardWriter, WandbWriter
 from cst_operator.model import CSTOperator
 from cst_operator.processes import connect, stop_on_signal
-from cst_operator.tasks import TaskDataset
 from cst_operator.training import fit
 
 __all__ = ["Train"]
@@ -93,15 +92,12 @@ class Train(ExperimentConfig):
             dim=sample.mesh.dim,
             in_names=task.source_channels,
             out_names=task.outputs,
-            transient=task.kind == "forecast",
+            transient=task.transient,
         )
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(ExperimentConfig)}
         resolved = ExperimentConfig(**{**values, "task": task, "validation": held_out})
         model = new_model(model_config, self.fit.seed)
-        train = TaskDataset(
-            SinglePrecision(first), task.build(num_frames=sample.num_frames), seed=self.fit.seed
-        )
-        examples = (train, examples_of(last, task))
+        examples = (examples_to_train(first, task, self.fit.seed), examples_of(last, task))
         processes = connect()
         out = console(quiet=not processes.is_first)
         out.print(
