@@ -70,6 +70,11 @@ from cst_operator.solvers.reactions_on_meshes import (
     Reaction,
     solve_reactions,
 )
+from cst_operator.solvers.shallow_water import (
+    SHALLOW_WATER_CHANNELS,
+    ShallowWater,
+    solve_shallow_water,
+)
 from cst_operator.solvers.solids import Box, StarBody, tetrahedron_quality
 from cst_operator.solvers.spectral import (
     FourierSeries,
@@ -145,10 +150,12 @@ __all__ = [
     "ReactingSystem",
     "Reaction",
     "RandomSolid",
+    "SHALLOW_WATER_CHANNELS",
     "SOLID_CHANNELS",
     "SURFACE_HEAT_CHANNELS",
     "SYSTEMS",
     "Semilinear",
+    "ShallowWater",
     "SmoothField",
     "Sphere",
     "StarBody",
@@ -186,6 +193,7 @@ __all__ = [
     "solve_poisson",
     "solve_reaction_diffusion",
     "solve_reactions",
+    "solve_shallow_water",
     "solve_surface_heat",
     "solve_surface_reaction_diffusion",
     "solve_unsteady_navier_stokes",
@@ -205,6 +213,7 @@ SYSTEMS: dict[str, System] = {
         Heat(),
         *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
         *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
+        ShallowWater(),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),
         *(Poisson.solid(), Heat.solid(), Elasticity.solid()),
         *(SurfaceHeat(), SurfaceFitzHughNagumo()),
