@@ -19,7 +19,7 @@ LOG_FILE = "log.jsonl"
 _LOCK_FILE = ".lock"
 # What may differ between a run and its continuation: it changes rounding and random numbers at
 # most, not what is learned.
-_FREE = ("device", "num_workers", "keep", "accumulate")
+_FREE = ("device", "num_workers", "keep", "accumulate", "compile")
 
 
 @contextmanager

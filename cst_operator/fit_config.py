@@ -49,6 +49,10 @@ class FitConfig:
     coordinates stay in float32. With float16 the
     loss is scaled so that small gradients are not lost; steps whose gradient overflows are left
     out and the scale is lowered."""
+    compile: bool = False
+    """Compile the model with :func:`torch.compile` at the first steps, by its method ``compile``:
+    that of :class:`~cst_operator.CSTOperator`, or the one that every module has. It stays compiled;
+    its checkpoints hold a plain one. Derivatives with respect to coordinates are not compiled."""
     eval_every: int = 500
     """Steps between evaluations on the validation examples."""
     patience: int = 0
@@ -83,6 +87,8 @@ class FitConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}; expected an integer of at least {least}")
+        if not isinstance(self.compile, bool):
+            raise ConfigError(f"compile is {self.compile!r}; expected True or False")
         for name, fits, words in (
             ("lr", lambda x: 0 < x < math.inf, "a positive number"),
             ("muon_lr", lambda x: 0 <= x < math.inf, "a positive number, or 0 for AdamW alone"),

@@ -131,6 +131,9 @@ def fit(
         else:
             checkpoint.restore(model, previous)
         processes.copy_from_first(model.to(device))
+        if config.compile:
+            # A program for one size, kept beside that for all, would round otherwise on resume.
+            model.compile(dynamic=True)
         state = new_state(model, config, device)
         if previous is not None:
             restore_state(state, model, previous)

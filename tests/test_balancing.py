@@ -15,6 +15,7 @@ from cst_operator.processes import Processes
 from cst_operator.sobolev import LossTerms
 from tests.training_samples import (
     CONFIG,
+    Balanced,
     Doubles,
     MeanSquare,
     plain_net,
@@ -95,27 +96,13 @@ def test_the_balance_does_not_depend_on_how_a_step_is_cut():
             model=plain_net(),
             train=Doubles(),
             validation=Doubles(4),
-            loss=_PerSample(),
+            loss=Balanced(),
         )
         for parts in (1, 2)
     ]
     for whole, cut in zip(*(weights(run).values() for run in runs), strict=True):
         # Sums of four terms in another order, after twelve steps of AdamW.
         torch.testing.assert_close(cut, whole, rtol=0, atol=1e-10)
-
-
-@dataclass(frozen=True)
-class _PerSample:
-    """Terms that are means over the samples, in double precision."""
-
-    def __call__(self, model: nn.Module, batch: Example, **_: Any) -> LossTerms:
-        error = (model(batch.source, batch.target) - batch.target.u).abs()
-        samples = error.split(batch.target.ptr.diff().tolist())
-        terms = {
-            "mean": torch.stack([e.mean() for e in samples]).mean(),
-            "large": 1e3 * torch.stack([e.square().mean() for e in samples]).mean(),
-        }
-        return LossTerms(terms["mean"] + terms["large"], terms, {"mean": 1.0, "large": 1.0})
 
 
 def test_a_loss_that_does_not_say_its_weights_is_not_balanced():

@@ -132,6 +132,46 @@ def test_every_kind_of_tensor_and_setting_survives(tmp_path: Path, model: Tiny) 
     assert found.training is None
 
 
+def test_the_files_name_no_device(tmp_path: Path, model: Tiny, state: TrainingState) -> None:
+    save(model, tmp_path / "model", training=state)
+    for name in ("model.safetensors", "training.safetensors"):
+        content = (tmp_path / "model" / name).read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header.pop("__metadata__", None)
+        assert header
+        for entry in header.values():
+            assert entry.keys() == {"dtype", "shape", "data_offsets"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_saved_from_a_gpu_loads_on_a_cpu(
+    tmp_path: Path, model: Tiny, state: TrainingState
+) -> None:
+    expected = {key: tensor.clone() for key, tensor in tensors(model).items()}
+    moved = TrainingState(
+        tensors={key: tensor.cuda() for key, tensor in state.tensors.items()}, values=state.values
+    )
+    save(model.cuda(), tmp_path / "model", training=moved)
+    script = (
+        "import sys, torch\n"
+        "from cst_operator import checkpoint\n"
+        "from tests import test_checkpoint\n"
+        "assert not torch.cuda.is_available(); checkpoint.load(sys.argv[1])"
+    )
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run(
+        (sys.executable, "-c", script, str(tmp_path / "model")),
+        cwd=root,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)},
+        check=True,
+    )
+    loaded = load(tmp_path / "model")
+    found = read(tmp_path / "model").training
+    assert found is not None and {t.device.type for t in found.tensors.values()} == {"cpu"}
+    assert {t.device.type for t in tensors(loaded).values()} == {"cpu"}
+    assert equal(tensors(loaded), expected)
+
+
 def test_loading_draws_no_random_numbers(tmp_path: Path, model: Tiny, seed: int) -> None:
     save(model, tmp_path / "model")
     torch.manual_seed(seed)

@@ -1,13 +1,23 @@
 """The model compiles without graph breaks, on batches of any form."""
 
 import copy
+from dataclasses import replace
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cst_operator import checkpoint
+from cst_operator.errors import ConfigError
 from cst_operator.fields import Example
+from cst_operator.fit_config import FitConfig
 from cst_operator.model import CSTOperator
+from cst_operator.sobolev import SobolevLoss
+from cst_operator.training import Run, fit
 from tests.model_samples import joined, known_field, queries_in, tiny_model
+from tests.training_samples import Doubles, MeanSquare, plain_net, stop_after, weights
 
 # The same operations, some of them decomposed, on numbers of order one in float64.
 ROUNDING = {"rtol": 1e-9, "atol": 1e-10}
@@ -101,6 +111,90 @@ def test_compiled_backward_passes_agree(changes, backend, seed, generator):
     compiled = copy.deepcopy(model)
     compiled.compile(fullgraph=True, backend=backend)
     _agree(compiled, model, _batches(generator))
+
+
+class _Fields:
+    """Examples of several sizes that depend on their number alone."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Example:
+        generator = torch.Generator().manual_seed(index)
+        target = known_field(generator, 9 + index)
+        target.gradient = torch.randn(9 + index, 2, 2, generator=generator, dtype=torch.float64)
+        return Example(known_field(generator, 20 + index), target)
+
+
+PLAIN = FitConfig(
+    steps=4, batch_size=2, lr=1e-3, ema=0.9, save_every=2, eval_every=2, log_every=2, device="cpu"
+)
+COMPILED = replace(PLAIN, compile=True)
+
+
+def _trained(seed: int, config: FitConfig, out: Path | None = None, **arguments: Any) -> Run:
+    model = tiny_model(seed, depth=1)
+    return fit(
+        model, _Fields(), _Fields(), config=config, out=out, loss=LOSS, progress=False, **arguments
+    )
+
+
+# In forward mode, by reading and by answering: what is compiled and what is not.
+LOSS = SobolevLoss(order=1, num_points=4, smoothing=(0.1,), num_dummies=3)
+
+
+def _near(run: Run, other: Run) -> None:
+    assert weights(run).keys() == weights(other).keys()
+    for key, value in weights(other).items():
+        # Rounding, 1e-16, of gradients of 1e-3 or more, which the optimizers divide by, four times.
+        torch.testing.assert_close(weights(run)[key], value, rtol=0, atol=1e-9)
+
+
+def test_a_compiled_training_is_the_plain_one_and_its_checkpoint_resumes_either_way(
+    seed, tmp_path, monkeypatch
+):
+    calls = []
+    compile_in_place = CSTOperator.compile
+
+    def cheap(self: CSTOperator, **options: object) -> None:
+        calls.append(options)
+        compile_in_place(self, backend="eager", fullgraph=True, **options)
+
+    monkeypatch.setattr(CSTOperator, "compile", cheap)
+    plain = _trained(seed, PLAIN, tmp_path / "plain", stop=stop_after(2))
+    assert not calls
+    # From the plain checkpoint, compiled; from the compiled one, plain.
+    resumed = _trained(seed + 1, COMPILED, tmp_path / "plain", resume=True)
+    assert calls == [{"dynamic": True}]
+    whole = _trained(seed, PLAIN)
+    _near(resumed, whole)
+    loaded = checkpoint.load(tmp_path / "plain")
+    assert loaded.state_dict().keys() == plain.model.state_dict().keys()
+    source, target = _Fields()[0]
+    torch.testing.assert_close(
+        loaded(source, target), resumed.model(source, target).detach(), **ROUNDING
+    )
+
+
+def test_any_module_is_compiled_with_its_own_method(monkeypatch):
+    torch_compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch_compile, backend="eager"))
+    runs = [
+        fit(plain_net(), Doubles(), loss=MeanSquare(), config=config, progress=False)
+        for config in (PLAIN, COMPILED)
+    ]
+    assert runs[1].model._compiled_call_impl is not None
+    _near(*runs)
+
+
+@pytest.mark.slow
+def test_a_training_compiled_by_inductor_is_the_plain_one(seed):
+    _near(_trained(seed, COMPILED), _trained(seed, PLAIN))
+
+
+def test_compile_is_yes_or_no():
+    with pytest.raises(ConfigError, match="compile is 'inductor'; expected True or False"):
+        FitConfig(compile="inductor")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -16,7 +16,7 @@ import torch
 
 from cst_operator import checkpoint
 from cst_operator.processes import Processes, connect
-from tests.training_samples import CONFIG, Doubles, Exact, MeanSquare, plain_net, train
+from tests.training_samples import CONFIG, Balanced, Doubles, Exact, MeanSquare, plain_net, train
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
@@ -48,8 +48,9 @@ def alike(found: list[list[float]], wanted: list[list[float]]) -> None:
         assert a == pytest.approx(b, rel=0, abs=1e-11)
 
 
-def alone(loss: Any, noise: float, **changes: Any) -> Any:
+def alone(loss: Any, noise: float, out: Path | None = None, **changes: Any) -> Any:
     run = train(
+        out,
         model=plain_net(noise),
         train=Doubles(),
         validation=Doubles(5),
@@ -81,6 +82,22 @@ def test_what_is_drawn_is_that_of_one_process_with_as_many_parts(
     _, wanted = alone(MeanSquare(), 0.1, accumulate=2)
     for report in reports:
         alike(report["drawing"], wanted)
+
+
+def test_the_balance_of_two_processes_is_that_of_one(
+    folder: Path, reports: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    _, wanted = alone(Balanced(), 0.0, tmp_path / "run", balance=0.5)
+    for report in reports:
+        alike(report["balanced"], wanted)
+    both = (checkpoint.read(run).training for run in (folder / "balanced", tmp_path / "run"))
+    found, alike_alone = (
+        {k: float(v) for k, v in training.tensors.items() if k.startswith("means.")}
+        for training in both
+        if training is not None
+    )
+    assert found.keys() == {"means.mean", "means.large"}
+    assert found == pytest.approx(alike_alone, rel=1e-9)  # the same rounding as the weights
 
 
 def test_a_stop_in_one_process_stops_both_and_resume_is_exact(

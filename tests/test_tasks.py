@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from cst_operator._batches import fingerprint
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.tasks import Forecast, FrameInterpolation, PointUpsampling, Steady, TaskDataset
@@ -159,6 +160,27 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(generator):
     assert not _same(items[0], items[2])  # the same trajectory, another draw
     with pytest.raises(IndexError, match="example 6 of 6"):
         first[6]
+
+
+def test_a_fingerprint_shows_other_trajectories_tasks_and_draws_and_no_other_epoch(generator):
+    trajectories = [_trajectory(generator), _trajectory(generator)]
+    task = PointUpsampling(channels=("u",), frames=(0, 1, 2), fraction=0.3)
+    dataset = TaskDataset(trajectories, task, seed=1)
+    original = fingerprint(dataset)
+    dataset.set_epoch(3)
+    assert fingerprint(dataset) == original
+    assert fingerprint(TaskDataset(trajectories, task, seed=1)) == original
+    u = trajectories[1].u.clone()
+    u[:3] *= 1 + 1e-15  # the last bits of the frames that are drawn
+    others = (
+        TaskDataset([trajectories[0], dataclasses.replace(trajectories[1], u=u)], task, seed=1),
+        TaskDataset(trajectories[::-1], task, seed=1),
+        TaskDataset(trajectories, dataclasses.replace(task, fraction=0.5), seed=1),
+        TaskDataset(trajectories, dataclasses.replace(task, channels=("v",)), seed=1),
+        TaskDataset(trajectories, task, seed=2),
+        TaskDataset(trajectories, task, repeats=2, seed=1),
+    )
+    assert len({original, *map(fingerprint, others)}) == 1 + len(others)
 
 
 def test_the_command_line_keeps_no_more_trajectories_than_it_has_room_for(generator):

@@ -4,9 +4,11 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from training_samples import (
     CONFIG,
+    Balanced,
     Doubles,
     Exact,
     MeanSquare,
@@ -21,9 +23,10 @@ from cst_operator.processes import connect
 
 def main(folder: Path) -> None:
     config = replace(CONFIG, batch_size=6, accumulate=1, num_workers=0)
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "exact": {"loss": Exact(), "noise": 0.0},
         "drawing": {"loss": MeanSquare(), "noise": 0.1},
+        "balanced": {"loss": Balanced(), "noise": 0.0, "balance": 0.5},
     }
     report: dict[str, object] = {}
     processes = connect()
@@ -35,7 +38,7 @@ def main(folder: Path) -> None:
             train=Doubles(),
             validation=Doubles(5),
             loss=kind["loss"],
-            config=config,
+            config=replace(config, balance=kind.get("balance", 0.0)),
         )
         report[name] = [p.flatten().tolist() for p in run.model.parameters()]
         report[f"{name} history"] = run.history

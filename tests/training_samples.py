@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from cst_operator import checkpoint
 from cst_operator.fields import Example, PointField
 from cst_operator.normalization import Normalization
+from cst_operator.sobolev import LossTerms
 from cst_operator.training import FitConfig, Run, fit
 
 __all__ = [
     "CONFIG",
+    "Balanced",
     "Doubles",
     "Exact",
     "MeanSquare",
@@ -125,6 +127,20 @@ class Exact:
         per_sample = [e.mean() for e in error.split(batch.target.ptr.diff().tolist())]
         total = torch.stack(per_sample).mean()
         return Terms(total, {"square": total})
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Two terms of very different sizes that are means over the samples, in double precision."""
+
+    def __call__(self, model: nn.Module, batch: Example, **_: Any) -> LossTerms:
+        error = (model(batch.source, batch.target) - batch.target.u).abs()
+        samples = error.split(batch.target.ptr.diff().tolist())
+        terms = {
+            "mean": torch.stack([e.mean() for e in samples]).mean(),
+            "large": 1e3 * torch.stack([e.square().mean() for e in samples]).mean(),
+        }
+        return LossTerms(terms["mean"] + terms["large"], terms, {"mean": 1.0, "large": 1.0})
 
 
 def plain_net(noise: float = 0.0) -> Net:
