@@ -217,7 +217,7 @@ def main() -> None:
     rows: Rows = []
     for system in SYSTEMS.values():
         console.print(f"samples of {system.name}")
-        rows += cost_of_samples(system, 2 if quick else 10, seed)
+        rows += cost_of_samples(system, 2 if quick else 5, seed)
     console.print("a set of Poisson solutions")
     rows += cost_of_a_set(8 if quick else 1000, seed)
     for case in cases(quick):
