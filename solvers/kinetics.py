@@ -12,20 +12,22 @@ from torch import Tensor
 
 __all__ = ["allen_cahn", "fitzhugh_nagumo", "gray_scott"]
 
-Component = TypeVar("Component", Tensor, NDArray[np.float64])
+_Component = TypeVar("_Component", Tensor, NDArray[np.float64])
 
 
-def gray_scott(u: Component, v: Component, feed: float | Component) -> tuple[Component, Component]:
+def gray_scott(
+    u: _Component, v: _Component, feed: float | _Component
+) -> tuple[_Component, _Component]:
     """F - u v^2 and u v^2; the decay r is F and F + k (Gray and Scott 1984, Pearson 1993)."""
     product = u * v**2
     return feed - product, product
 
 
-def fitzhugh_nagumo(u: Component, v: Component, k: float) -> tuple[Component, Component]:
+def fitzhugh_nagumo(u: _Component, v: _Component, k: float) -> tuple[_Component, _Component]:
     """-u^3 - k - v and u; the decay r is -1 and 1 (Takamoto et al., PDEBench, 2022)."""
     return -(u**3) - k - v, u
 
 
-def allen_cahn(u: Component) -> Component:
+def allen_cahn(u: _Component) -> _Component:
     """-u^3; the decay r is -1 (Allen and Cahn 1979)."""
     return -(u**3)
