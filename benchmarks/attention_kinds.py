@@ -13,7 +13,6 @@ delete benchmarks/out/attention_kinds to start over.
 import argparse
 import dataclasses
 import json
-import resource
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -29,15 +28,15 @@ from benchmarks.poisson_domains import (
     ASK_CST,
     DATA,
     FIT_CST,
-    KEYS,
     LEARN_CST,
     PLANS,
     data,
     generate_data,
     train,
 )
+from benchmarks.scaling import peak_memory
 from cst_operator._atomic import write_atomically
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.solvers import Poisson, poisson_inputs, solve_poisson
 from cst_operator.solvers.local_refinement import refine_triangles
@@ -92,10 +91,8 @@ class GradedPoisson:
         problem = draw_diffusion(system, seed, index, drawn.attempt, ())
         mesh = drawn.mesh
         for _ in range(4):
-            corners = mesh.pos[mesh.cells["triangle"]]
-            u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-            area = 0.5 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
-            distance = corners.mean(1).norm(dim=1)
+            area = cst.cell_weights(mesh.pos, mesh.cells)["triangle"]
+            distance = mesh.pos[mesh.cells["triangle"]].mean(1).norm(dim=1)
             near, far = distance.min(), distance.max()
             place = (distance - near) / (far - near)
             coarse = 0.43 * (self.h / 2**refine) ** 2  # of an equilateral triangle
@@ -149,11 +146,11 @@ def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any
     model.fit_normalization(cst.TaskDataset(learn, ASK_CST))
     examples = cst.TaskDataset(learn, wrap(LEARN_CST), seed=seed)
     config = dataclasses.replace(FIT_CST, seed=seed)
-    before = _peak()
+    before = peak_memory()
     model, spent, steps = train(
         model, examples, cst.SobolevLoss(), config, seconds, name == next(iter(KINDS))
     )
-    memory = _peak() - before
+    memory = peak_memory() - before
     splits = {key: cst.TaskDataset(value, wrap(ASK_CST)) for key, value in sets.items()}
     rows = list(cst.compare({name: model}, splits, seed=seed).rows)
     for metric, value, unit in (
@@ -162,7 +159,7 @@ def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any
         ("cpu_time_per_step", spent / steps, "s"),
         ("memory", memory, "MB"),
     ):
-        rows.append(dict(zip(KEYS, (name, "train", metric, value, unit, seed), strict=True)))
+        rows.append(benchmark_row(name, "train", metric, value, unit, seed))
     write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
@@ -175,10 +172,6 @@ def graded(quick: bool) -> list[cst.Trajectory]:
 
 def _num_graded(quick: bool) -> int:
     return 8 if quick else 100
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def density_ratio(solution: cst.Trajectory) -> float:
@@ -213,7 +206,7 @@ def main() -> None:
     solutions = graded(options.quick)
     for metric, of in (("density_ratio", density_ratio), ("points", lambda s: s.mesh.num_points)):
         value = float(np.mean([of(solution) for solution in solutions]))
-        rows.append(dict(zip(KEYS, ("", "test_graded", metric, value, "", 1), strict=True)))
+        rows.append(benchmark_row("", "test_graded", metric, value, seed=1))
     scored = tuple(row for row in rows if row["split"] != "train" and row["model"])
     console.print(cst.Comparison(rows=scored, scores={}).table(TITLE))
     record = benchmark_record(

@@ -36,7 +36,7 @@ from rich.table import Table
 
 import cst_operator as cst
 from cst_operator._batches import parts
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, Windows, generate
 from cst_operator.processes import connect
 from cst_operator.solvers import Poisson
@@ -237,9 +237,7 @@ def run(sizes: Sizes, quick: bool, folder: Path) -> Iterator[dict[str, Any]]:
             raise RuntimeError(f"{split} {what} failed: {done.stderr.strip().splitlines()[-1]}")
         found = json.loads(done.stdout.splitlines()[-1])
         for metric, value in found.items():
-            row = (what, split, metric, value, UNITS[metric], SEED)
-            keys = ("model", "split", "metric", "value", "unit", "seed")
-            yield dict(zip(keys, row, strict=True))
+            yield benchmark_row(what, split, metric, value, UNITS[metric], SEED)
             table.add_row(split, what, metric, f"{value:,.4g}", UNITS[metric])
     Console().print(table)
 

@@ -34,11 +34,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import cst_operator as cst
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.interop import GridExamples, GridLoss, GridOperator, GridOperatorConfig
 
 HERE = Path(__file__).parent
-KEYS = ("model", "split", "metric", "value", "unit", "seed")
 FNO = GridOperatorConfig(
     architecture="fno",
     dim=2,
@@ -147,7 +146,7 @@ def main() -> None:
             spent = time.process_time() - begin
             found = [(split, m, v, "") for split, by in errors.items() for m, v in by.items()]
             for entry in (*found, ("train", "cpu_time", spent, "s")):
-                rows.append(dict(zip(KEYS, (name, *entry, seed), strict=True)))
+                rows.append(benchmark_row(name, *entry, seed))
     console.print(table(rows))
     record = benchmark_record(
         "neuraloperator_darcy",

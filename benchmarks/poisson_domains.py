@@ -26,7 +26,7 @@ from torch import nn
 
 import cst_operator as cst
 from cst_operator._atomic import write_atomically
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.plots import plot_comparison, save_figure
 from cst_operator.solvers import Poisson
@@ -34,7 +34,6 @@ from cst_operator.solvers import Poisson
 HERE = Path(__file__).parent
 DATA, OUT = HERE / "data" / "poisson_domains", HERE / "out" / "poisson_domains"
 TITLE = "Poisson on random domains: mean of the samples' errors"
-KEYS = ("model", "split", "metric", "value", "unit", "seed")
 INPUTS, OUTPUTS = ("f", "distance"), ("u",)
 ASK = cst.Steady(inputs=INPUTS, outputs=OUTPUTS)
 # Settings of both were chosen in trials of one to four minutes on domains not scored here.
@@ -153,7 +152,7 @@ def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any
     splits = {key: cst.TaskDataset(value, plan.ask) for key, value in solutions.items()}
     rows = list(cst.compare({name: model}, splits, seed=seed).rows)
     for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
-        rows.append(dict(zip(KEYS, (name, "train", metric, value, unit, seed), strict=True)))
+        rows.append(benchmark_row(name, "train", metric, value, unit, seed))
     write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 

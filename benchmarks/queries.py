@@ -21,7 +21,7 @@ from rich.table import Table
 
 import cst_operator as cst
 from benchmarks.scaling import LARGE_N
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 
 HERE = Path(__file__).parent
 NUM_SOURCE = 4096
@@ -93,9 +93,8 @@ def main() -> None:
                 f"{found['memory']:.0f} MB",
             )
             for metric, unit in (("time", "s"), ("memory", "MB")):
-                row = (name, f"limit_{limit}_MB", metric, found[metric], unit, 0)
-                keys = ("model", "split", "metric", "value", "unit", "seed")
-                rows.append(dict(zip(keys, row, strict=True)))
+                split = f"limit_{limit}_MB"
+                rows.append(benchmark_row(name, split, metric, found[metric], unit))
     console.print(table)
     record = benchmark_record(
         "queries",

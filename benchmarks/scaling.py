@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import cst_operator as cst
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 
 HERE = Path(__file__).parent
 SIZES = (1024, 4096, 16384, 65536, 262144, 1048576)
@@ -122,13 +122,13 @@ def measure(name: str, n: int) -> dict[str, float]:
     model, step = STEPS[name](n)
     with torch.no_grad():
         forward = _median(step)
-    before = _peak()
+    before = peak_memory()
     both = _median(lambda: step().square().mean().backward())
     return {
         "parameters": float(sum(p.numel() for p in model.parameters())),
         "forward": forward,
         "forward_backward": both,
-        "memory": _peak() - before,
+        "memory": peak_memory() - before,
     }
 
 
@@ -141,7 +141,8 @@ def _median(step: Callable[[], Any]) -> float:
     return float(np.median(spent[1:]))
 
 
-def _peak() -> float:
+def peak_memory() -> float:
+    """Of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -175,9 +176,7 @@ def main() -> None:
             f"{found['parameters']:,.0f}",
         )
         for metric, unit in UNITS.items():
-            row = (name, f"{n}", metric, found[metric], unit, 0)
-            keys = ("model", "split", "metric", "value", "unit", "seed")
-            rows.append(dict(zip(keys, row, strict=True)))
+            rows.append(benchmark_row(name, f"{n}", metric, found[metric], unit))
     console.print(table)
     rows += slopes(rows)
     record = benchmark_record(
@@ -202,16 +201,7 @@ def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(times) > 1:
             x, y = np.log(list(times)), np.log(list(times.values()))
             slope = float(np.polyfit(x, y, 1)[0])
-            found.append(
-                {
-                    "model": name,
-                    "split": "all",
-                    "metric": "slope",
-                    "value": slope,
-                    "unit": "",
-                    "seed": 0,
-                }
-            )
+            found.append(benchmark_row(name, "all", "slope", slope))
     return found
 
 

@@ -39,10 +39,10 @@ from rich.table import Table
 from torch_geometric.loader import DataLoader
 
 import cst_operator as cst
-from benchmarks.poisson_domains import KEYS, train
+from benchmarks.poisson_domains import train
 from cst_operator._atomic import write_atomically
 from cst_operator._seeds import mix
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.evaluation import Examples
 from cst_operator.metrics import relative_h1, relative_l2
@@ -209,7 +209,7 @@ def run(
     splits = {f"{name}{few}": test, f"{name}{few}_noise": Noisy(test, problem.noisy)}
     rows = list(cst.compare({loss: trained}, splits, seed=seed, metrics=METRICS).rows)
     for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
-        rows.append(_row(loss, f"{name}{few}_training", metric, value, unit, seed))
+        rows.append(benchmark_row(loss, f"{name}{few}_training", metric, value, unit, seed))
     write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
@@ -234,8 +234,8 @@ def step_costs(
         row
         for name, cost in best.items()
         for row in (
-            _row(name, "step", "cpu_ms", 1000 * cost, "ms", seed),
-            _row(name, "step", "step_ratio", cost / best["k0"], "", seed),
+            benchmark_row(name, "step", "cpu_ms", 1000 * cost, "ms", seed),
+            benchmark_row(name, "step", "step_ratio", cost / best["k0"], "", seed),
         )
     ]
 
@@ -327,10 +327,6 @@ def main() -> None:
     console.print(f"record: {record}")
     pictures(options.quick)
     console.print(f"pictures and models: {OUT}")
-
-
-def _row(model: str, split: str, metric: str, value: float, unit: str, seed: int) -> dict[str, Any]:
-    return dict(zip(KEYS, (model, split, metric, value, unit, seed), strict=True))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cst_operator.comparison import benchmark_record
+from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import generate
 from cst_operator.errors import SolverError
 from cst_operator.solvers import (
@@ -52,12 +52,7 @@ from cst_operator.solvers import (
 )
 
 HERE = Path(__file__).parent
-KEYS = ("model", "split", "metric", "value", "unit", "seed")
 Rows = list[dict[str, Any]]
-
-
-def _row(model: str, split: str, metric: str, value: float, unit: str, seed: int) -> dict[str, Any]:
-    return dict(zip(KEYS, (model, split, metric, value, unit, seed), strict=True))
 
 
 def cost_of_samples(system: System, count: int, seed: int) -> Rows:
@@ -83,7 +78,9 @@ def cost_of_samples(system: System, count: int, seed: int) -> Rows:
             "points": (statistics.mean(points), ""),
             "frames": (statistics.mean(frames), ""),
         }
-    return [_row(system.name, "sample", k, v, unit, seed) for k, (v, unit) in measured.items()]
+    return [
+        benchmark_row(system.name, "sample", k, v, unit, seed) for k, (v, unit) in measured.items()
+    ]
 
 
 def cost_of_a_set(count: int, seed: int) -> Rows:
@@ -100,7 +97,7 @@ def cost_of_a_set(count: int, seed: int) -> Rows:
         ("time_per_sample", spent / count, "s"),
         ("points", nodes, ""),
     )
-    return [_row("poisson_1000_nodes", split, *m, seed) for m in measured]
+    return [benchmark_row("poisson_1000_nodes", split, *m, seed) for m in measured]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +191,8 @@ def cost_of_steps(case: Case, batch: int, device: torch.device, max_steps: int, 
     step = (time.perf_counter() - begin) / measured
     split = f"{' x '.join(map(str, case.box.shape))} points, batch {batch}, {device.type}"
     return [
-        _row(case.name, split, "time_per_step", step, "s", seed),
-        _row(case.name, split, "time_per_trajectory", step * steps / batch, "s", seed),
+        benchmark_row(case.name, split, "time_per_step", step, "s", seed),
+        benchmark_row(case.name, split, "time_per_trajectory", step * steps / batch, "s", seed),
     ]
 
 
@@ -224,9 +221,11 @@ def main() -> None:
         console.print(f"steps of {case.name}, {case.box.shape}")
         for batch in (1, 16) if quick else (1, 16, 128):
             rows += cost_of_steps(case, batch, device, 50 if quick else 400, seed)
-    table = Table(*KEYS[:-2], "unit")
+    table = Table("model", "split", "metric", "value", "unit")
     for row in rows:
-        table.add_row(*(str(row[k]) for k in KEYS[:3]), f"{row['value']:.3g}", row["unit"])
+        table.add_row(
+            *(row[k] for k in ("model", "split", "metric")), f"{row['value']:.3g}", row["unit"]
+        )
     console.print(table)
     record = benchmark_record(
         "solvers",

@@ -25,7 +25,7 @@ from cst_operator.errors import InputError
 from cst_operator.evaluation import Examples, Model, Scores, evaluate
 from cst_operator.metrics import Metric, max_error, relative_h1, relative_l2
 
-__all__ = ["Comparison", "benchmark_record", "compare", "join", "num_parameters"]
+__all__ = ["Comparison", "benchmark_record", "benchmark_row", "compare", "join", "num_parameters"]
 
 _KEYS = ("model", "split", "metric", "value", "unit", "seed")
 _TIMED = 5  # examples
@@ -144,7 +144,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     scores: dict[tuple[str, str], Scores] = {}
     for name, model in models.items():
-        rows.append(_row(name, "", "parameters", num_parameters(model), "", seed))
+        rows.append(benchmark_row(name, "", "parameters", num_parameters(model), "", seed))
         for split, examples in splits.items():
             try:
                 found = evaluate(
@@ -155,7 +155,7 @@ def compare(
             scores[name, split] = found
             rows += found.rows(model=name, split=split, seed=seed)
             seconds = _forward_time(model, examples, device)
-            rows.append(_row(name, split, "forward_time", seconds, "s", seed))
+            rows.append(benchmark_row(name, split, "forward_time", seconds, "s", seed))
     return Comparison(rows=tuple(rows), scores=scores)
 
 
@@ -172,6 +172,13 @@ def num_parameters(model: object) -> int:
     if not isinstance(model, nn.Module):
         return 0
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
+
+
+def benchmark_row(
+    model: str, split: str, metric: str, value: float, unit: str = "", seed: int = 0
+) -> dict[str, Any]:
+    """One number of a table in long form."""
+    return dict(zip(_KEYS, (model, split, metric, value, unit, seed), strict=True))
 
 
 def benchmark_record(
@@ -215,10 +222,6 @@ def benchmark_record(
         "rows": [{key: row[key] for key in _KEYS} for row in rows],
     }
     return write_atomically(Path(folder) / f"{name}.json", _json(record))
-
-
-def _row(model: str, split: str, metric: str, value: float, unit: str, seed: int) -> dict[str, Any]:
-    return dict(zip(_KEYS, (model, split, metric, value, unit, seed), strict=True))
 
 
 def _json(content: object) -> str:

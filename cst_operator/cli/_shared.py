@@ -190,7 +190,8 @@ def examples_to_train(
         InputError: if a trajectory has fewer frames than the task's window.
     """
     frames = trajectories[0].num_frames if len(trajectories) else 1
-    kept = SinglePrecision(task.windows(trajectories))
+    chosen = task.windows(trajectories)
+    kept = chosen if isinstance(chosen, SinglePrecision) else SinglePrecision(chosen)
     return TaskDataset(kept, task.build(num_frames=frames), seed=seed)
 
 
