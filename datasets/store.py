@@ -103,7 +103,7 @@ def write_packed(
     with _whole_file(path, size) as file:
         _attributes(file, {"format": _PACKED, "format_version": _VERSION})
         content = np.frombuffer(manifest, dtype=np.uint8)
-        file.create_dataset("manifest", data=content, chunks=content.shape, fletcher32=True)
+        _chunked(file, "manifest", content, content.shape)
         for name, trajectory, attributes in shards:
             group = file.create_group(f"trajectories/{name}")
             _write(group, trajectory, None, {"format": _FORMAT, **attributes})
@@ -195,7 +195,13 @@ def _dataset(group: h5py.Group, name: str, value: Tensor, dtype: str | None) -> 
         return
     # One frame is one chunk, so that a frame can be read alone.
     chunks = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
-    group.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+    _chunked(group, name, array, chunks)
+
+
+def _chunked(group: h5py.Group, name: str, array: Any, chunks: tuple[int, ...]) -> None:
+    # A chunk gets its place in the file when it is flushed. Left to the end of the object, that
+    # place would depend on who else holds it, e.g. a profiler that looks at our frames.
+    group.create_dataset(name, data=array, chunks=chunks, fletcher32=True).flush()
 
 
 def read_trajectory(

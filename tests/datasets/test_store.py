@@ -81,6 +81,21 @@ def test_equal_trajectories_give_equal_bytes(trajectory, tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
+def test_the_bytes_do_not_depend_on_who_holds_what_is_written(trajectory, tmp_path, monkeypatch):
+    write_trajectory(tmp_path / "a.h5", trajectory)
+    held = []
+    create = h5py.Group.create_dataset
+
+    def hold(*args, **options):
+        held.append(create(*args, **options))
+        return held[-1]
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", hold)
+    write_trajectory(tmp_path / "b.h5", trajectory)
+    assert held
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
 def test_any_truncation_is_an_error_that_names_the_file(trajectory, tmp_path):
     path = tmp_path / "a.h5"
     write_trajectory(path, trajectory)
