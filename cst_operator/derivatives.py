@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cst_operator._jets import Jet
+
 __all__ = ["Derivatives", "differentiate"]
 
 
@@ -15,8 +17,8 @@ def differentiate(
     r"""All partial derivatives of a pointwise function up to an order.
 
     Every row of the result must depend on the same row of ``s`` alone; then one forward-mode pass
-    in a coordinate direction differentiates every row at once. Orders are nested, directions are
-    batched, and reverse mode may run through the result.
+    differentiates every row at once, in all coordinate directions. Orders are nested, the first in
+    the rules of the operations themselves, and reverse mode may run through the result, once.
 
     Args:
         function: maps [..., D] to [..., c].
@@ -31,26 +33,32 @@ def differentiate(
     """
     if order < 0:
         raise ValueError(f"order is {order}; expected zero or more")
+    return _up_to(function, s, order)
+
+
+def _up_to(function: Callable[[Tensor], Tensor], s: Tensor, order: int) -> tuple[Tensor, ...]:
     directions = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    if order == 0:
+        return (function(s),)
+    if order == 1:
+        # The coordinates as a jet: what passes for a tensor in the function's operations.
+        start: Any = Jet(s, list(directions))
+        found: Any = function(start)
+        if not isinstance(found, Jet):  # a constant
+            return found, torch.zeros_like(found[..., None].expand(*found.shape, s.shape[-1]))
+        return found.value, torch.stack(found.slopes, dim=-1)
 
-    def up_to(k: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        if k == 0:
-            return lambda x: (function(x),)
-        lower = up_to(k - 1)
+    def lower(x: Tensor) -> tuple[Tensor, ...]:
+        return _up_to(function, x, order - 1)
 
-        def level(x: Tensor) -> tuple[Tensor, ...]:
-            def along(direction: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-                pair: Any = torch.func.jvp(lower, (x,), (direction.expand_as(x),))
-                values, tangents = pair
-                return values, tangents[-1]
+    def along(direction: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        pair: Any = torch.func.jvp(lower, (s,), (direction.expand_as(s),))
+        values, tangents = pair
+        return values, tangents[-1]
 
-            apart: Any = (None, -1)  # values do not depend on the direction
-            values, top = torch.vmap(along, out_dims=apart)(directions)
-            return (*values, top)
-
-        return level
-
-    return up_to(order)(s)
+    apart: Any = (None, 0)  # values do not depend on the direction
+    values, top = torch.vmap(along, out_dims=apart)(directions)
+    return (*values, top.movedim(0, -1))
 
 
 class Derivatives:

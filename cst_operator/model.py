@@ -316,7 +316,7 @@ class CSTOperator(nn.Module):
         return _take(s, index), _take(values, index), share
 
     def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:
-        # Forward mode, which has no saved tensors to spare, does not go through checkpoints.
+        # The transforms of torch.func do not go through checkpoints.
         if self.config.recompute and torch.is_grad_enabled() and not in_transform():
             return cast(Tensor, checkpoint(block, h, at, memory, use_reentrant=False))
         return cast(Tensor, block(h, at, memory))

@@ -209,6 +209,14 @@ def test_random_points_estimate_the_integral(generator):
     assert sigma < 0.02 * whole
 
 
+def test_small_samples_are_integrated_over_all_their_points(generator):
+    targets = [_target(generator, n) for n in (30, 11)]
+    batch, model = joined(*(Example(t, t) for t in targets)), Formula(torch.sin)
+    whole = SobolevLoss(order=1, num_points=0)(model, batch).total
+    assert torch.equal(SobolevLoss(order=1, num_points=21)(model, batch).total, whole)
+    assert not torch.equal(SobolevLoss(order=1, num_points=20)(model, batch).total, whole)
+
+
 def test_random_points_of_a_target_with_cells_take_its_mesh_gradient(generator):
     square = _square(generator, 4, SLOPE)
     loss = SobolevLoss(order=1, num_points=5)
