@@ -139,6 +139,15 @@ HEADLINES: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         ],
     ),
     (
+        "solvers",
+        "Poisson's equation on random domains with holes: seconds of the clock for a whole set, "
+        "meshing included, and nodes of a mesh.",
+        [
+            ("poisson_1000_nodes", "1000 samples, 2 workers", metric)
+            for metric in ("time", "points")
+        ],
+    ),
+    (
         "neuraloperator_darcy",
         "neuraloperator's FNO on its own small Darcy flow, with the settings of its example, "
         "trained in this library's loop (*fno*) and by neuraloperator's Trainer (*fno_trainer*); "
@@ -196,41 +205,59 @@ def results_page() -> str:
         "``python -m benchmarks.pages`` makes this page from ``benchmarks/results``."
     ]
     for name, record in records().items():
-        rows = "\n".join(
-            f'   "{r["model"]}", "{r["split"]}", "{r["metric"]}", '
+        rows = [
+            f'"{r["model"]}", "{r["split"]}", "{r["metric"]}", '
             f'"{r["value"]:.4g}", "{r["unit"]}", "{r["seed"]}"'
             for r in record["rows"]
-        )
+        ]
         parts.append(
             f"{name}\n{'-' * len(name)}\n\n"
             f":Command: ``{record['command']}``\n:Data: {record['data']}\n"
             f":Machine: {record['machine']}\n:Date: {record['date']}\n\n"
-            '.. csv-table::\n   :header: "model", "split", "metric", "value", "unit", "seed"\n\n'
-            f"{rows}"
+            + _table('"model", "split", "metric", "value", "unit", "seed"', rows)
         )
     return "\n\n".join(parts) + "\n"
 
 
 def costs_section() -> str:
-    """What a sample of every system costs as reStructuredText."""
+    """What samples of every system and steps of the spectral ones cost as reStructuredText."""
     record = records().get("solvers")
     if record is None:
         return "Not recorded yet; ``python -m benchmarks.solvers`` measures it."
-    costs: dict[str, dict[str, float]] = defaultdict(dict)
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for r in record["rows"]:
-        if r["split"] == "sample":
-            costs[r["model"]][r["metric"]] = r["value"]
-    rows = "\n".join(
-        f'   "``{name}``", "{c["cpu_time_median"]:.2g}", "{c["cpu_time_max"]:.2g}", '
+        found[r["model"], r["split"]][r["metric"]] = r["value"]
+    samples = [
+        f'"``{name}``", "{c["cpu_time_median"]:.2g}", "{c["cpu_time_max"]:.2g}", '
         f'"{c["points"]:.0f}", "{c["frames"]:.0f}"'
-        for name, c in costs.items()
-        if "points" in c  # at least one was solved
+        for (name, split), c in found.items()
+        if split == "sample" and "points" in c  # at least one was solved
+    ]
+    sets = [
+        f'"{split}", "{c["points"]:.0f}", "{c["time"]:.3g}"'
+        for (name, split), c in found.items()
+        if name == "poisson_1000_nodes"
+    ]
+    steps = [
+        f'"``{name}``", "{split}", "{c["time_per_step"]:.2g}", "{c["time_per_trajectory"]:.2g}"'
+        for (name, split), c in found.items()
+        if "time_per_step" in c
+    ]
+    return "\n\n".join(
+        (
+            f"``{record['command']}`` on {record['machine']}:",
+            _table('"system", "median [s]", "largest [s]", "points", "frames"', samples),
+            "Seconds of the clock for a whole set of Poisson solutions:",
+            _table('"set", "points", "time [s]"', sets),
+            "The spectral solvers on batches with fixed steps: a step of the whole batch, and one "
+            "trajectory of it.",
+            _table('"system", "batch", "step [s]", "trajectory [s]"', steps),
+        )
     )
-    return (
-        f"``{record['command']}`` on {record['machine']}:\n\n"
-        '.. csv-table::\n   :header: "system", "median [s]", "largest [s]", "points", "frames"\n\n'
-        f"{rows}"
-    )
+
+
+def _table(header: str, rows: list[str]) -> str:
+    return "\n   ".join((".. csv-table::", f":header: {header}\n", *rows))
 
 
 def _replace(path: Path, begin: str, end: str, text: str) -> None:

@@ -5,19 +5,29 @@
   could not be solved are counted.
 * ``poisson_1000_nodes``: seconds of the clock for a set of Poisson solutions of about 1,000 nodes,
   made by ``generate`` with two workers, their start included.
-* The spectral solvers on batches: seconds of the clock for one step of a whole batch and for one
-  trajectory (the default final time at the step that the default tolerance led to). Steps are
-  fixed; a checked trajectory costs the sum of its halvings, at least 1.5 times as much.
+* The spectral solvers on batches: seconds of the process (of the clock on a GPU) for one step of a
+  whole batch and for one trajectory (the default final time at the step that the default tolerance
+  led to). Runs are timed of one step, the fastest of three, and of more, as many as would take some
+  seconds at the cost of the first, 4 at least. Their difference is what steps cost; what a solver
+  prepares once is in the trajectory, whose last steps need not be made: steps are fixed and cost
+  the same. A checked trajectory costs the sum of its halvings, at least 1.5 times as much.
+
+What an interrupted run with the same options finished is kept in benchmarks/out/solvers until the
+record is written; delete it after a change of the code. In full about 12 minutes on two cores.
 
     OMP_NUM_THREADS=1 python -m benchmarks.solvers [--device cuda] [--quick]
 """
 
 import argparse
 import dataclasses
+import math
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.kept import Rows, kept_rows
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import generate
 from cst_operator.errors import SolverError
@@ -52,7 +63,8 @@ from cst_operator.solvers import (
 )
 
 HERE = Path(__file__).parent
-Rows = list[dict[str, Any]]
+OUT = HERE / "out" / "solvers"
+MOST_POINTS = 128 * 128 * 128  # of a batch of boxes
 
 
 def cost_of_samples(system: System, count: int, seed: int) -> Rows:
@@ -171,8 +183,8 @@ def _flow(n: int, dt: float) -> Case:
     return Case(system.name, box, dt, system.final_time, solve, system.initial)
 
 
-def cost_of_steps(case: Case, batch: int, device: torch.device, max_steps: int, seed: int) -> Rows:
-    """Time of a step and of a trajectory; long ones are measured on their first steps."""
+def cost_of_steps(case: Case, batch: int, device: torch.device, seconds: float, seed: int) -> Rows:
+    """Time of a step and of a trajectory, from the first step and those that follow it."""
     rng = np.random.default_rng(seed)
     start = torch.stack(
         [
@@ -181,24 +193,56 @@ def cost_of_steps(case: Case, batch: int, device: torch.device, max_steps: int, 
         ]
     ).to(device)
     steps = round(case.final_time / case.dt)
-    measured = min(steps, max_steps)
-    times = torch.tensor([0.0, measured * case.dt], dtype=torch.float64)
-    case.solve(start, times / measured, FixedStep(case.dt))  # warms up
-    _wait(device)
-    begin = time.perf_counter()
-    case.solve(start, times, FixedStep(case.dt))
-    _wait(device)
-    step = (time.perf_counter() - begin) / measured
+    _time_of(case, start, 1)  # warms up
+    first = min(_time_of(case, start, 1) for _ in range(3))
+    more = min(steps - 1, max(4, round(seconds / first)))
+    step = (_time_of(case, start, 1 + more) - first) / more
+    trajectory = (first + step * (steps - 1)) / batch
     split = f"{' x '.join(map(str, case.box.shape))} points, batch {batch}, {device.type}"
     return [
         benchmark_row(case.name, split, "time_per_step", step, "s", seed),
-        benchmark_row(case.name, split, "time_per_trajectory", step * steps / batch, "s", seed),
+        benchmark_row(case.name, split, "time_per_trajectory", trajectory, "s", seed),
     ]
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _time_of(case: Case, start: Tensor, steps: int) -> float:
+    times = torch.tensor([0.0, steps * case.dt], dtype=torch.float64)
+    begin = _now(start.device)
+    case.solve(start, times, FixedStep(case.dt))
+    return _now(start.device) - begin
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measurements(
+    quick: bool, device: torch.device, seed: int
+) -> dict[str, tuple[dict[str, Any], Callable[[], Rows]]]:
+    """What there is to measure: its options and what measures it, by name."""
+    samples, solutions, seconds = (2, 8, 0.5) if quick else (5, 1000, 5.0)
+    found: dict[str, tuple[dict[str, Any], Callable[[], Rows]]] = {
+        f"samples of {system.name}": (
+            {"samples": samples, "version": system.version},
+            partial(cost_of_samples, system, samples, seed),
+        )
+        for system in SYSTEMS.values()
+    }
+    found["a set of Poisson solutions"] = (
+        {"samples": solutions, "version": Poisson().version},
+        partial(cost_of_a_set, solutions, seed),
+    )
+    for case, batch in product(cases(quick), (1, 16) if quick else (1, 16, 128)):
+        if batch * math.prod(case.box.shape) <= MOST_POINTS:
+            sizes = "x".join(map(str, case.box.shape))
+            found[f"steps of {case.name}, {sizes}, batch {batch}, {device.type}"] = (
+                {"seconds": seconds, "dt": case.dt, "threads": torch.get_num_threads()},
+                partial(cost_of_steps, case, batch, device, seconds, seed),
+            )
+    return found
 
 
 def main() -> None:
@@ -212,15 +256,10 @@ def main() -> None:
     quick, seed = options.quick, options.seed
     console = Console()
     rows: Rows = []
-    for system in SYSTEMS.values():
-        console.print(f"samples of {system.name}")
-        rows += cost_of_samples(system, 2 if quick else 5, seed)
-    console.print("a set of Poisson solutions")
-    rows += cost_of_a_set(8 if quick else 1000, seed)
-    for case in cases(quick):
-        console.print(f"steps of {case.name}, {case.box.shape}")
-        for batch in (1, 16) if quick else (1, 16, 128):
-            rows += cost_of_steps(case, batch, device, 50 if quick else 400, seed)
+    folder = OUT / ("quick" if quick else "full")
+    for name, (how, measure) in measurements(quick, device, seed).items():
+        console.print(name)
+        rows += kept_rows(folder / f"{name}.json", {**how, "seed": seed}, measure)
     table = Table("model", "split", "metric", "value", "unit")
     for row in rows:
         table.add_row(
@@ -234,6 +273,7 @@ def main() -> None:
         folder=HERE / "results" / ("quick" if quick else ""),
         threads=torch.get_num_threads(),
     )
+    shutil.rmtree(folder)
     console.print(f"record: {record}")
 
 

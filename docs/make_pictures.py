@@ -33,6 +33,7 @@ INPUTS = {
     "poisson_mixed": "distance_neumann",
     "heat": "f",
     "helmholtz": "index",
+    "helmholtz_open": "f",
     "elasticity": "body_x",
     "poisson_solid": "a",
     "elasticity_solid": "traction_x",

@@ -211,7 +211,7 @@ SYSTEMS: dict[str, System] = {
     for system in (
         *(Poisson(), Poisson.darcy(), Poisson.inclusions(), Poisson.mixed()),
         Heat(),
-        *(Wave(), AdvectionDiffusion(), Helmholtz(), Elasticity()),
+        *(Wave(), AdvectionDiffusion(), Helmholtz(), Helmholtz.open(), Elasticity()),
         *(Burgers(), AllenCahn(), FitzHughNagumo(), GrayScott()),
         ShallowWater(),
         *(NavierStokes(), NavierStokes.stokes(), Wakes()),

@@ -53,7 +53,10 @@ __all__ = ["HELMHOLTZ_CHANNELS", "Helmholtz", "solve_helmholtz"]
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-HELMHOLTZ_CHANNELS = ("f", "index", "wave_number", "loss", "distance", "distance_neumann")
+_COEFFICIENTS = ("f", "index", "wave_number", "loss")
+_DISTANCES = ("distance", "distance_neumann", "distance_impedance")
+
+HELMHOLTZ_CHANNELS = (*_COEFFICIENTS, *_DISTANCES)
 """Static fields of a sample, channels of ``Trajectory.mesh``."""
 
 _SOLUTION = ("u_real", "u_imag")
@@ -199,12 +202,12 @@ def _nodal(space: Discretization, u: Complex) -> tuple[torch.Tensor, torch.Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class Helmholtz:
-    r"""Random time-harmonic waves on random domains, with loss.
+    r"""Random time-harmonic waves on random domains.
 
     As it is: u = 0 on the boundary, the source a Gaussian random field of correlation length .1
     and standard deviation 100, the wave number uniform in [5, 20] (the domain is about three
     waves wide at the most), the loss uniform in [.05, .2], the squared index log-normal with
-    standard deviation .2 and length .3.
+    standard deviation .2 and length .3. :meth:`open` lets waves out.
 
     Args:
         domain: what draws the geometry.
@@ -213,7 +216,8 @@ class Helmholtz:
         index: what draws the squared refractive index.
         wave_number: smallest and largest.
         loss: smallest and largest.
-        neumann: probability of every part of the boundary to be Neumann.
+        neumann: probability of every other part of the boundary to be Neumann.
+        impedance: markers of the parts that let waves out (admittance 1, nothing comes in).
         name: name of the system.
     """
 
@@ -224,6 +228,7 @@ class Helmholtz:
     wave_number: tuple[float, float] = (5.0, 20.0)
     loss: tuple[float, float] = (0.05, 0.2)
     neumann: float = 0.0
+    impedance: tuple[int, ...] = ()
     name: str = "helmholtz"
 
     def __post_init__(self) -> None:
@@ -237,13 +242,22 @@ class Helmholtz:
     @property
     def version(self) -> str:
         """Changes when the numbers change."""
-        return "2"
+        return "3"
+
+    @classmethod
+    def open(cls) -> "Helmholtz":
+        """Without loss and open outside; every hole is Neumann with probability 1/2."""
+        return cls(loss=(0.0, 0.0), neumann=0.5, impedance=(1,), name="helmholtz_open")
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """Draw and solve one problem; see :class:`~cst_operator.solvers.system.System`."""
         drawn = mesh_domain(self.domain, self.h, seed=seed, index=index, refine=refine)
         rng = stream(seed, index, drawn.attempt, PARAMETERS)
-        neumann = draw_neumann(drawn, self.neumann, seed, index)
+        neumann = tuple(
+            marker
+            for marker in draw_neumann(drawn, self.neumann, seed, index)
+            if marker not in self.impedance
+        )
         problem = _Problem(
             wave_number=float(rng.uniform(*self.wave_number)),
             loss=float(rng.uniform(*self.loss)),
@@ -251,18 +265,20 @@ class Helmholtz:
             f=self.f.sample(stream(seed, index, drawn.attempt, F)),
             g=(0.0, 0.0),
             neumann=neumann,
+            impedance=self.impedance,
         )
         space = drawn.discretize()
         with naming(seed, index):
             u, gradient = _nodal(space, _solve(space, problem))
         coefficients = (problem.f, problem.index, problem.wave_number, problem.loss)
-        dirichlet = sorted(set(drawn.geometry.parts) - set(neumann))
+        dirichlet = sorted(set(drawn.geometry.parts) - {*neumann, *self.impedance})
+        parts = (dirichlet, neumann, self.impedance)
         return Trajectory(
             mesh=static_fields(
                 drawn.mesh,
                 space,
-                dict(zip(HELMHOLTZ_CHANNELS[:4], coefficients, strict=True)),
-                dict(zip(HELMHOLTZ_CHANNELS[4:], (dirichlet, neumann), strict=True)),
+                dict(zip(_COEFFICIENTS, coefficients, strict=True)),
+                dict(zip(_DISTANCES, parts, strict=True)),
             ),
             times=torch.zeros(1, dtype=torch.float64),
             u=u[None],

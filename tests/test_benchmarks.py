@@ -6,6 +6,7 @@ import torch
 
 import cst_operator as cst
 from benchmarks import attention_kinds, cylinder_wake, datasets, scaling, sobolev, solvers, training
+from benchmarks.kept import kept_rows
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.fields import Example, PointField
@@ -72,11 +73,47 @@ def test_samples_that_fail_are_counted_and_not_timed():
 
 
 @pytest.mark.parametrize("case", solvers.cases(True), ids=lambda case: case.name)
-def test_a_trajectory_costs_its_steps(case):
-    step, trajectory = solvers.cost_of_steps(case, 2, torch.device("cpu"), 2, 0)
+def test_every_spectral_case_is_of_a_system(case):
+    step, trajectory = solvers.cost_of_steps(case, 2, torch.device("cpu"), 0.0, 0)
+    assert step["model"] == trajectory["model"] == case.name in solvers.SYSTEMS
     steps = case.final_time / case.dt
-    assert trajectory["value"] == pytest.approx(step["value"] * steps / 2)
-    assert step["model"] == case.name in solvers.SYSTEMS
+    assert steps == pytest.approx(round(steps))  # evenly divided, or the step is not dt
+
+
+@pytest.mark.parametrize("seconds, longest", [(0.0, 5), (70.0, 11), (1e9, 100)])
+def test_what_is_prepared_once_is_no_part_of_a_step(seconds, longest, monkeypatch):
+    now, runs = [0.0], []
+
+    def solve(start, times, step):
+        runs.append(round(float(times[-1]) / step.dt))
+        now[0] += 5.0 + 2.0 * runs[-1]
+
+    monkeypatch.setattr(solvers.time, "process_time", lambda: now[0])
+    case = replace(solvers.cases(True)[0], solve=solve, dt=0.01, final_time=1.0)
+    rows = solvers.cost_of_steps(case, 4, torch.device("cpu"), seconds, 0)
+    step, trajectory = (row["value"] for row in rows)
+    assert step == pytest.approx(2.0)
+    assert trajectory == pytest.approx((5.0 + 2.0 * 100) / 4)  # a quarter of the batch's
+    assert max(runs) == longest  # four after the first at least, all at most
+
+
+def test_the_solvers_benchmark_leaves_out_the_largest_batches_only():
+    names = [n for n in solvers.measurements(False, torch.device("cpu"), 0) if "steps" in n]
+    assert len(names) == 3 * 7 - 1
+    assert not any("256x256, batch 128" in name for name in names)
+
+
+def test_what_a_benchmark_has_finished_is_measured_again_for_other_options_only(tmp_path):
+    calls = []
+
+    def measure():
+        calls.append(len(calls))
+        return [{"value": 0.1 * len(calls)}]
+
+    path = tmp_path / "out" / "kept.json"
+    first = kept_rows(path, {"seed": 0}, measure)
+    assert kept_rows(path, {"seed": 0}, measure) == first and len(calls) == 1
+    assert kept_rows(path, {"seed": 1}, measure) != first
 
 
 def test_the_slope_of_a_linear_cost_is_one():

@@ -33,19 +33,32 @@ def test_the_page_of_the_solvers_shows_the_recorded_costs() -> None:
     assert shown.strip() == costs_section().strip()
 
 
-def test_costs_are_those_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"cpu_time_median": 0.05, "cpu_time_max": 0.0632, "points": 280.4, "frames": 1.0}
+def test_costs_are_those_of_samples_of_sets_and_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {
+        ("poisson", "sample"): {
+            "cpu_time_median": 0.05,
+            "cpu_time_max": 0.0632,
+            "points": 280.4,
+            "frames": 1.0,
+        },
+        ("heat", "sample"): {"failures": 3.0},
+        ("poisson_1000_nodes", "8 samples"): {"time": 9.04, "time_per_sample": 1.1, "points": 971},
+        ("burgers_periodic", "128 points"): {"time_per_step": 1.25e-4, "time_per_trajectory": 0.02},
+    }
     rows = [
-        {"model": "poisson", "split": "sample", "metric": m, "value": v}
-        for m, v in measured.items()
+        {"model": model, "split": split, "metric": metric, "value": value}
+        for (model, split), values in measured.items()
+        for metric, value in values.items()
     ]
-    rows.append({"model": "heat", "split": "sample", "metric": "failures", "value": 3.0})
-    rows.append({"model": "poisson", "split": "8 samples", "metric": "time", "value": 9.0})
     record = {"rows": rows, "command": "python", "machine": "abacus"}
     monkeypatch.setattr(pages, "records", lambda: {"solvers": record})
     lines = costs_section().splitlines()
     assert lines[0] == "``python`` on abacus:"
-    assert lines[-2:] == ["", '   "``poisson``", "0.05", "0.063", "280", "1"']
+    assert [line for line in lines if line.startswith('   "')] == [
+        '   "``poisson``", "0.05", "0.063", "280", "1"',
+        '   "8 samples", "971", "9.04"',
+        '   "``burgers_periodic``", "128 points", "0.00013", "0.02"',
+    ]
 
 
 def test_every_system_has_its_place_and_its_picture_on_the_page_of_the_solvers() -> None:

@@ -202,6 +202,32 @@ def test_a_wave_leaves_a_channel_without_reflection():
     assert float((reflected.u - exact).abs().max()) > 0.5
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_what_the_source_gives_an_open_system_leaves_through_its_outer_boundary(index):
+    # int f Im u = k int |u|^2 over the boundary: the weak form with the conjugate of u
+    sample = Helmholtz.open().sample(0, index)
+    mesh, u = sample.mesh, sample.u[0]
+    source = mesh.select("f").u[:, 0]
+    given = mesh.weights @ (source * u[:, 1])
+    outer = mesh.facets["line"][mesh.facet_markers["line"] == 1]
+    length = (mesh.pos[outer[:, 1]] - mesh.pos[outer[:, 0]]).norm(dim=1)
+    square = u.square().sum(dim=1)[outer]
+    gone = sample.parameters["wave_number"] * (length @ square.mean(dim=1))
+    assert sample.parameters["loss"] == 0.0 and gone > 0.01
+    assert float(given / gone) == pytest.approx(1, abs=0.05)  # trapezoids: measured 1 %
+    distances = mesh.select(*HELMHOLTZ_CHANNELS[4:]).u
+    assert float(distances[outer.unique(), 2].abs().max()) < 1e-12
+    assert float(distances[outer.unique(), :2].min()) > 0.02  # the gap to the holes
+
+
+def test_parts_that_let_waves_out_are_never_neumann():
+    system = Helmholtz(neumann=1.0, impedance=(1,))
+    parameters = system.sample(0, 0).parameters
+    assert [k for k in parameters if k.startswith("neumann_")] == [
+        f"neumann_{i + 2}" for i in range(int(parameters["num_holes"]))
+    ]
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
