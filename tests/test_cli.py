@@ -264,6 +264,45 @@ def test_upsample_answers_at_the_fine_points(work: Path, tmp_path: Path) -> None
     assert read_mesh(tmp_path / "up.vtu").channels == ("u",)
 
 
+def scores(out: Path) -> dict[str, float]:
+    return {r["metric"]: r["value"] for r in json.loads(out.read_text())["rows"]}
+
+
+def test_lower_precision_changes_answers_a_little(work: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("float32", "bfloat16"):
+        how = ("--device", "cpu", "--precision", name)
+        ok("evaluate", work / "run", "--data", work / "data", "--out", tmp_path / name, *how)
+        mesh = ("--mesh", work / "case.vtu", "--out", tmp_path / f"{name}.vtu")
+        ok("predict", work / "run", *mesh, *how)
+        found[name] = (scores(tmp_path / name), read_mesh(tmp_path / f"{name}.vtu").u)
+    (errors, u), (other_errors, other_u) = found.values()
+    # Sums of products with 8 bits of mantissa, 4e-3 each, through two layers of attention.
+    assert 0 < float((u - other_u).norm()) < 0.1 * float(u.norm())
+    assert errors != other_errors
+    assert other_errors == pytest.approx(errors, rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_answers_as_the_cpu(work: Path, steps: Path, tmp_path: Path) -> None:
+    for device in ("cpu", "cuda"):
+        out, on = tmp_path / device, ("--device", device)
+        out.mkdir()
+        ok("evaluate", work / "run", "--data", work / "data", "--out", out / "steady.json", *on)
+        case = ("--mesh", work / "case.vtu", "--out", out / "steady.vtu")
+        ok("predict", work / "run", *case, *on)
+        fine = ("--from", work / "case.vtu", "--to", work / "bare.vtu", "--out", out / "up.vtu")
+        ok("upsample", work / "run", *fine, *on)
+        ok("compare", work / "run", "--data", work / "data", "--out", out / "comparison", *on)
+        start = ("--mesh", steps / "start.pvd", "--out", out / "rollout.pvd")
+        ok("predict", steps / "run", *start, *on)
+    cpu, cuda = (scores(tmp_path / name / "steady.json") for name in ("cpu", "cuda"))
+    assert cuda == pytest.approx(cpu, rel=1e-3)  # single precision, sums in another order
+    for name in ("steady.vtu", "up.vtu"):
+        u, other = (read_mesh(tmp_path / device / name).u for device in ("cpu", "cuda"))
+        assert float((u - other).norm()) < 1e-3 * float(u.norm())
+
+
 def test_compare_writes_a_table_and_a_report(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,6 +608,28 @@ def test_bad_arguments_answer_one_line_with_a_remedy(
     places = {"RUN": work / "run", "DATA": work / "data", "CASE": work / "case.vtu"}
     line = refused(capsys, *(places.get(a, a) for a in arguments))
     assert ";" in line or "expected" in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "upsample", "compare"])
+def test_a_gpu_that_is_not_there_is_refused(
+    command: str,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    case, data = work / "case.vtu", work / "data"
+    arguments = {
+        "evaluate": ("--data", data),
+        "predict": ("--mesh", case),
+        "upsample": ("--from", case, "--to", case),
+        "compare": ("--data", data),
+    }[command]
+    out = ("--out", tmp_path / "out.vtu", "--device", "cuda")
+    line = refused(capsys, command, work / "run", *arguments, *out)
+    assert "torch sees no GPU" in line and '"cpu"' in line
+    assert not (tmp_path / "out.vtu").exists()
 
 
 @pytest.mark.parametrize("times", ["1:0:5", "0:1", "soon", "0:1:1"])
