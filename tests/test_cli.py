@@ -27,7 +27,7 @@ from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_se
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     *("--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.hidden", "16"),
-    *("--model.fourier-features", "4", "--loss.num-points", "4"),
+    *("--model.fourier-features", "4"),
     *("--fit.steps", "4", "--fit.batch-size", "2", "--fit.log-every", "2", "--fit.save-every", "2"),
     *("--fit.eval-every", "4", "--fit.ema", "0", "--fit.device", "cpu"),
 ]
@@ -42,7 +42,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, a trained run, and mesh files of one solution."""
     folder = tmp_path_factory.mktemp("cli")
     ok("generate", "poisson", "--n", 4, "--out", folder / "data")
-    ok("train", "--data", folder / "data", "--out", folder / "run", *TINY)
+    gradients = ("--loss.order", 1, "--loss.num-points", 4)
+    ok("train", "--data", folder / "data", "--out", folder / "run", *gradients, *TINY)
     first = TrajectoryDataset(folder / "data")[0]
     write_mesh(folder / "case.vtu", first.mesh)
     write_mesh(folder / "bare.vtu", first.mesh.select())
@@ -66,7 +67,7 @@ def steps(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that answers a lead time later, from two frames, and a series of three frames."""
     folder = tmp_path_factory.mktemp("steps")
     task = ("--task.kind", "lead_time", "--task.history", 2, "--task.leads", 1, 2)
-    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40)
     ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
     first = TrajectoryDataset(heat / "data")[0]
     write_series(folder / "start.pvd", everything(first, range(3)))
@@ -78,7 +79,7 @@ def masked(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that reads random frames of windows, and a series of two frames."""
     folder = tmp_path_factory.mktemp("masked")
     task = ("--task.kind", "masking", "--task.window", 4, "--task.stride", 3, "--task.hidden", 1)
-    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40)
     ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
     first = TrajectoryDataset(heat / "data")[0]
     write_series(folder / "known.pvd", everything(first, range(0, 8, 4)))
@@ -338,7 +339,7 @@ def test_boundary_points_need_cells(
 def test_upsampling_is_compared_with_interpolation(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = ("--task.kind", "upsampling", "--task.fraction", 0.5, "--loss.order", 0)
+    task = ("--task.kind", "upsampling", "--task.fraction", 0.5)
     ok("train", "--data", work / "data", "--out", tmp_path / "run", *TINY, *task)
     peers = ("--peers", "linear,thin-plate", "--out", tmp_path / "comparison")
     ok("compare", tmp_path / "run", "--data", work / "data", *peers)
