@@ -50,8 +50,8 @@ class ExperimentConfig:
     model: Architecture = field(default_factory=Architecture)
     """Sizes of the model."""
     loss: SobolevLoss = field(default_factory=SobolevLoss)
-    """What is minimized: the error of the values, which every data set and task has; with order = 1
-    that of the gradients as well, where the data know them."""
+    """What is minimized: the error of the values, which all data have; with order = 1 that of the
+    gradients as well, where the data know them."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How it is trained."""
     writers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
