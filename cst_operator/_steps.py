@@ -11,7 +11,7 @@ from cst_operator._training_state import State
 from cst_operator.errors import TrainingError
 from cst_operator.fields import Example
 from cst_operator.fit_config import FitConfig, learning_rate
-from cst_operator.processes import Processes
+from cst_operator.processes import Processes, autocast
 
 __all__ = ["Loss", "LossTerms", "add_gradient", "check_finite", "optimize"]
 
@@ -48,8 +48,7 @@ def add_gradient(model: nn.Module, loss: Loss, part: Part, state: State, config:
     device = state.first_bad.device
     generator = torch.Generator(device)
     generator.manual_seed(seed_of(config, state.step, 0, part.number))
-    dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
-    with torch.autocast(device.type, dtype=dtype, enabled=config.precision != "float32"):
+    with autocast(device, config.precision):
         result = loss(model, part.batch, generator=generator)
     total = state.balancing.total(result.total, result.terms, getattr(result, "weights", None))
     state.balancing.add(result.terms, part.share)

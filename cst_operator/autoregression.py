@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator.errors import FieldError
-from cst_operator.evaluation import Model
+from cst_operator.evaluation import Model, answer
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.metrics import Metric, relative_l2
 from cst_operator.tasks import LeadTime
@@ -23,7 +23,7 @@ def rollout(
 ) -> Trajectory:
     """Answer one time after another on the nodes, each from the answers before.
 
-    A module is evaluated in evaluation mode and left as it was.
+    A module is evaluated in evaluation mode, on its own device, and left as it was.
 
     Args:
         model: trained on the task.
@@ -65,7 +65,7 @@ def rollout(
             lead = float(moments[i] - past[-1])
             source = task.source(trajectory, torch.stack(frames[-history:]), past, lead)
             target = PointField(pos=trajectory.mesh.pos, time=torch.full_like(source.time, lead))
-            frames.append(_answer(model, source, target)[:, : len(task.outputs)])
+            frames.append(answer(model, source, target).u[:, : len(task.outputs)])
     finally:
         if isinstance(model, nn.Module):
             model.train(training)
@@ -105,11 +105,3 @@ def errors_over_time(
         target = truth.frame(int(same[0])).select(*prediction.channels)
         errors.append(metric(prediction.u[i], target))
     return torch.stack(errors)
-
-
-def _answer(model: Model, source: PointField, target: PointField) -> Tensor:
-    predict = getattr(model, "predict", None)
-    if callable(predict):
-        field: PointField = predict(source, target)
-        return field.u
-    return model(source, target)

@@ -37,10 +37,6 @@ EXPERIMENT_FILE = "experiment.toml"
 """What a run folder calls its resolved configuration."""
 
 
-def _default_loss() -> SobolevLoss:
-    return SobolevLoss(order=1, num_points=32)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """Everything that makes a training, apart from the folder it writes to."""
@@ -53,8 +49,9 @@ class ExperimentConfig:
     """What the model reads and what it is asked."""
     model: Architecture = field(default_factory=Architecture)
     """Sizes of the model."""
-    loss: SobolevLoss = field(default_factory=_default_loss)
-    """What is minimized."""
+    loss: SobolevLoss = field(default_factory=SobolevLoss)
+    """What is minimized: the error of the values, which all data have; with order = 1 that of the
+    gradients as well, where the data know them."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How it is trained."""
     writers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()

@@ -1,5 +1,6 @@
 """Scores of a model on examples: per sample, per channel, and their mean."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from cst_operator.errors import FieldError, InputError
 from cst_operator.fields import Example, PointField
 from cst_operator.metrics import Metric, max_error, relative_h1, relative_l2, rms_error
 
-__all__ = ["Examples", "Scores", "evaluate"]
+__all__ = ["Examples", "Scores", "answer", "evaluate"]
 
 Model = Callable[[PointField, PointField], Tensor]
 
@@ -172,6 +173,31 @@ def evaluate(
         model.train(training)
         if place != before:
             model.to(before)
+
+
+def answer(model: Model, source: PointField, target: PointField) -> PointField:
+    """What a model answers to one field, without gradients, as a field with the target's cells.
+
+    A module answers on its own device, in the mode it is in; the fields stay where they are.
+
+    Args:
+        model: ``model(source, target) -> [M, c]``; if there is a method ``predict``, which names
+            the channels and may bound the memory, that is asked.
+        source: one known field.
+        target: the points that are asked.
+    """
+    home = target.pos.device
+    place = _device_of(model) if isinstance(model, nn.Module) else home
+    if place != home:
+        source, asked = (copy.copy(field).to(place) for field in (source, target))
+    else:
+        asked = target
+    predict = getattr(model, "predict", None)
+    with torch.no_grad():
+        if callable(predict):
+            field: PointField = predict(source, asked)
+            return target.with_values(field.u.to(home), channels=field.channels)
+        return target.with_values(model(source, asked).to(home), channels=target.channels or None)
 
 
 def _score(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cst_operator.errors import ConfigError, InputError
 
-__all__ = ["Processes", "choose_device", "connect", "stop_on_signal"]
+__all__ = ["Processes", "autocast", "choose_device", "connect", "stop_on_signal"]
 
 _T = TypeVar("_T")
 
@@ -158,6 +158,12 @@ def choose_device(name: str) -> torch.device:
             f"{torch.cuda.device_count()}; start as many processes as GPUs"
         )
     return torch.device("cuda", _local_rank())
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Within it, passes through a model are in "float32", "bfloat16" or "float16"."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "float32")
 
 
 @contextmanager

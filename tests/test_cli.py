@@ -27,7 +27,7 @@ from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_se
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     *("--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.hidden", "16"),
-    *("--model.fourier-features", "4", "--loss.num-points", "4"),
+    *("--model.fourier-features", "4"),
     *("--fit.steps", "4", "--fit.batch-size", "2", "--fit.log-every", "2", "--fit.save-every", "2"),
     *("--fit.eval-every", "4", "--fit.ema", "0", "--fit.device", "cpu"),
 ]
@@ -42,7 +42,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set, a trained run, and mesh files of one solution."""
     folder = tmp_path_factory.mktemp("cli")
     ok("generate", "poisson", "--n", 4, "--out", folder / "data")
-    ok("train", "--data", folder / "data", "--out", folder / "run", *TINY)
+    gradients = ("--loss.order", 1, "--loss.num-points", 4)
+    ok("train", "--data", folder / "data", "--out", folder / "run", *gradients, *TINY)
     first = TrajectoryDataset(folder / "data")[0]
     write_mesh(folder / "case.vtu", first.mesh)
     write_mesh(folder / "bare.vtu", first.mesh.select())
@@ -66,7 +67,7 @@ def steps(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that answers a lead time later, from two frames, and a series of three frames."""
     folder = tmp_path_factory.mktemp("steps")
     task = ("--task.kind", "lead_time", "--task.history", 2, "--task.leads", 1, 2)
-    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40)
     ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
     first = TrajectoryDataset(heat / "data")[0]
     write_series(folder / "start.pvd", everything(first, range(3)))
@@ -78,7 +79,7 @@ def masked(heat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that reads random frames of windows, and a series of two frames."""
     folder = tmp_path_factory.mktemp("masked")
     task = ("--task.kind", "masking", "--task.window", 4, "--task.stride", 3, "--task.hidden", 1)
-    points = ("--task.num-queries", 16, "--task.num-sources", 40, "--loss.order", 0)
+    points = ("--task.num-queries", 16, "--task.num-sources", 40)
     ok("train", "--data", heat / "data", "--out", folder / "run", *TINY, *task, *points)
     first = TrajectoryDataset(heat / "data")[0]
     write_series(folder / "known.pvd", everything(first, range(0, 8, 4)))
@@ -264,6 +265,45 @@ def test_upsample_answers_at_the_fine_points(work: Path, tmp_path: Path) -> None
     assert read_mesh(tmp_path / "up.vtu").channels == ("u",)
 
 
+def scores(out: Path) -> dict[str, float]:
+    return {r["metric"]: r["value"] for r in json.loads(out.read_text())["rows"]}
+
+
+def test_lower_precision_changes_answers_a_little(work: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("float32", "bfloat16"):
+        how = ("--device", "cpu", "--precision", name)
+        ok("evaluate", work / "run", "--data", work / "data", "--out", tmp_path / name, *how)
+        mesh = ("--mesh", work / "case.vtu", "--out", tmp_path / f"{name}.vtu")
+        ok("predict", work / "run", *mesh, *how)
+        found[name] = (scores(tmp_path / name), read_mesh(tmp_path / f"{name}.vtu").u)
+    (errors, u), (other_errors, other_u) = found.values()
+    # Sums of products with 8 bits of mantissa, 4e-3 each, through two layers of attention.
+    assert 0 < float((u - other_u).norm()) < 0.1 * float(u.norm())
+    assert errors != other_errors
+    assert other_errors == pytest.approx(errors, rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_answers_as_the_cpu(work: Path, steps: Path, tmp_path: Path) -> None:
+    for device in ("cpu", "cuda"):
+        out, on = tmp_path / device, ("--device", device)
+        out.mkdir()
+        ok("evaluate", work / "run", "--data", work / "data", "--out", out / "steady.json", *on)
+        case = ("--mesh", work / "case.vtu", "--out", out / "steady.vtu")
+        ok("predict", work / "run", *case, *on)
+        fine = ("--from", work / "case.vtu", "--to", work / "bare.vtu", "--out", out / "up.vtu")
+        ok("upsample", work / "run", *fine, *on)
+        ok("compare", work / "run", "--data", work / "data", "--out", out / "comparison", *on)
+        start = ("--mesh", steps / "start.pvd", "--out", out / "rollout.pvd")
+        ok("predict", steps / "run", *start, *on)
+    cpu, cuda = (scores(tmp_path / name / "steady.json") for name in ("cpu", "cuda"))
+    assert cuda == pytest.approx(cpu, rel=1e-3)  # single precision, sums in another order
+    for name in ("steady.vtu", "up.vtu"):
+        u, other = (read_mesh(tmp_path / device / name).u for device in ("cpu", "cuda"))
+        assert float((u - other).norm()) < 1e-3 * float(u.norm())
+
+
 def test_compare_writes_a_table_and_a_report(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +339,7 @@ def test_boundary_points_need_cells(
 def test_upsampling_is_compared_with_interpolation(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = ("--task.kind", "upsampling", "--task.fraction", 0.5, "--loss.order", 0)
+    task = ("--task.kind", "upsampling", "--task.fraction", 0.5)
     ok("train", "--data", work / "data", "--out", tmp_path / "run", *TINY, *task)
     peers = ("--peers", "linear,thin-plate", "--out", tmp_path / "comparison")
     ok("compare", tmp_path / "run", "--data", work / "data", *peers)
@@ -569,6 +609,28 @@ def test_bad_arguments_answer_one_line_with_a_remedy(
     places = {"RUN": work / "run", "DATA": work / "data", "CASE": work / "case.vtu"}
     line = refused(capsys, *(places.get(a, a) for a in arguments))
     assert ";" in line or "expected" in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "upsample", "compare"])
+def test_a_gpu_that_is_not_there_is_refused(
+    command: str,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    case, data = work / "case.vtu", work / "data"
+    arguments = {
+        "evaluate": ("--data", data),
+        "predict": ("--mesh", case),
+        "upsample": ("--from", case, "--to", case),
+        "compare": ("--data", data),
+    }[command]
+    out = ("--out", tmp_path / "out.vtu", "--device", "cuda")
+    line = refused(capsys, command, work / "run", *arguments, *out)
+    assert "torch sees no GPU" in line and '"cpu"' in line
+    assert not (tmp_path / "out.vtu").exists()
 
 
 @pytest.mark.parametrize("times", ["1:0:5", "0:1", "soon", "0:1:1"])

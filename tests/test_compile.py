@@ -161,19 +161,23 @@ def test_a_compiled_training_is_the_plain_one_and_its_checkpoint_resumes_either_
         compile_in_place(self, backend="eager", fullgraph=True, **options)
 
     monkeypatch.setattr(CSTOperator, "compile", cheap)
-    plain = _trained(seed, PLAIN, tmp_path / "plain", stop=stop_after(2))
-    assert not calls
-    # From the plain checkpoint, compiled; from the compiled one, plain.
-    resumed = _trained(seed + 1, COMPILED, tmp_path / "plain", resume=True)
-    assert calls == [{"dynamic": True}]
     whole = _trained(seed, PLAIN)
-    _near(resumed, whole)
-    loaded = checkpoint.load(tmp_path / "plain")
-    assert loaded.state_dict().keys() == plain.model.state_dict().keys()
-    source, target = _Fields()[0]
-    torch.testing.assert_close(
-        loaded(source, target), resumed.model(source, target).detach(), **ROUNDING
-    )
+    _trained(seed, PLAIN, tmp_path / "plain", stop=stop_after(2))
+    assert not calls
+    compiled = _trained(seed + 1, COMPILED, tmp_path / "plain", resume=True)
+    assert calls == [{"dynamic": True}]
+    _trained(seed, COMPILED, tmp_path / "compiled", stop=stop_after(2))
+    assert len(calls) == 2
+    plain = _trained(seed + 1, PLAIN, tmp_path / "compiled", resume=True)
+    assert len(calls) == 2
+    for name, run in (("plain", compiled), ("compiled", plain)):
+        _near(run, whole)
+        loaded = checkpoint.load(tmp_path / name)
+        assert loaded.state_dict().keys() == whole.model.state_dict().keys()
+        source, target = _Fields()[0]
+        torch.testing.assert_close(
+            loaded(source, target), run.model(source, target).detach(), **ROUNDING
+        )
 
 
 def test_any_module_is_compiled_with_its_own_method(monkeypatch):

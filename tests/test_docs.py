@@ -50,8 +50,6 @@ def test_examples_of_a_page_run(
 @pytest.mark.parametrize("name", ["plain_pytorch", "lightning_module"])
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # within lightning
 def test_example_loops_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "lightning_module":
-        pytest.importorskip("lightning", reason="lightning is optional: pip install lightning")
     example = runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))
     errors = []
     for epochs in (0, 10):

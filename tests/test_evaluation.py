@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from cst_operator.errors import FieldError, InputError
-from cst_operator.evaluation import evaluate
+from cst_operator.evaluation import answer, evaluate
 from cst_operator.fields import Example, PointField
 from cst_operator.metrics import max_error, relative_l2, rms_error
 
@@ -161,3 +161,31 @@ def test_bad_input_is_named(examples: list[Example]) -> None:
 class _OneRowShort(nn.Module):
     def forward(self, source: PointField, target: PointField) -> Tensor:
         return target.u[1:]
+
+
+class _Elsewhere(nn.Module):
+    """Lives on a device without values; answers zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+        self.seen: list[str] = []
+
+    def forward(self, source: PointField, target: PointField) -> torch.Tensor:
+        self.seen += [field.pos.device.type for field in (source, target)]
+        self.seen.append(target.cells["line"].device.type)
+        return torch.zeros(target.num_points, 1, dtype=torch.float64)
+
+
+def test_a_model_answers_on_its_own_device_and_the_fields_stay_where_they_are() -> None:
+    pos = torch.linspace(0, 1, 4, dtype=torch.float64)[:, None]
+    cells = {"line": torch.tensor([[0, 1], [1, 2], [2, 3]])}
+    source = PointField(pos, u=pos.clone(), channels=("a",))
+    target = PointField(pos, u=pos.clone(), channels=("u",), cells=cells)
+    model = _Elsewhere()
+    field = answer(model, source, target)
+    assert model.seen == ["meta"] * 3
+    devices = (source.pos, target.pos, target.cells["line"], field.pos, field.u)
+    assert {tensor.device.type for tensor in devices} == {"cpu"}
+    assert field.channels == ("u",) and field.u.shape == (4, 1)
+    assert field.cells["line"].tolist() == cells["line"].tolist()

@@ -37,7 +37,7 @@ from tests.training_samples import (
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     *("--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--model.hidden", "16"),
-    *("--model.fourier-features", "4", "--loss.num-points", "4", "--task.num-queries", "8"),
+    *("--model.fourier-features", "4", "--loss.order", "1", "--task.num-queries", "8"),
     *("--fit.batch-size", "2", "--fit.log-every", "1", "--fit.device", "cpu"),
 )
 

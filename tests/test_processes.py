@@ -36,6 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @pytest.fixture(scope="module")
 def reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"report-{rank}.json").read_text()) for rank in range(2)]
@@ -156,10 +163,25 @@ def test_cst_train_runs_under_torchrun_and_stops_by_sigterm(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_two_machines_train_what_two_processes_of_one_do(
+    tmp_path: Path, reports: list[dict[str, Any]]
+) -> None:
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}")
+    command = (
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+        *(*meeting, str(ROOT / "tests" / "train_in_processes.py"), str(tmp_path)),
+    )
+    machines = [subprocess.Popen(command, cwd=ROOT, env=environment()) for _ in range(2)]
+    assert [machine.wait(timeout=240) for machine in machines] == [0, 0]
+    for rank, report in enumerate(reports):
+        found = json.loads((tmp_path / f"report-{rank}.json").read_text())
+        assert found["processes"] == [rank, 2]
+        for name in ("exact", "drawing", "balanced", "resumed"):
+            assert found[name] == report[name]
+
+
+@pytest.mark.slow
 def test_the_others_leave_when_a_process_dies(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = (
         "import os, signal, sys; from dataclasses import replace\n"
         "from training_samples import *\n"
@@ -167,7 +189,7 @@ def test_the_others_leave_when_a_process_dies(tmp_path: Path) -> None:
         "train(model=plain_net(), train=Doubles(), validation=None, loss=Exact(), stop=stop,\n"
         "      config=replace(CONFIG, steps=10**6))\n"
     )
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     jobs = [
         subprocess.Popen(
             (sys.executable, "-c", script),

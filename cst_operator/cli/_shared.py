@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from rich.console import Console
 from torch import nn
 
@@ -15,16 +16,17 @@ from cst_operator.boundary import boundary_facets, boundary_points, distance_to_
 from cst_operator.config import EXPERIMENT_FILE, load_config
 from cst_operator.datasets import TrajectoryDataset
 from cst_operator.errors import ConfigError, FieldError, InputError
-from cst_operator.evaluation import Model
 from cst_operator.fields import PointField, Trajectory
+from cst_operator.processes import autocast, choose_device
 from cst_operator.sampling import BOUNDARY, with_boundary
 from cst_operator.task_config import Kind, TaskConfig
 from cst_operator.tasks import TaskDataset, static_fields
 
 __all__ = [
+    "Placement",
+    "PlacementFlags",
     "SinglePrecision",
     "TrainedModel",
-    "answer",
     "console",
     "examples_of",
     "examples_to_train",
@@ -48,6 +50,20 @@ def console(*, quiet: bool = False) -> Console:
 def warn(text: str) -> None:
     """One line on standard error that is no error."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how precisely a command evaluates a model."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; "auto" takes a GPU if there is one."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model's passes; lower ones take less time and memory on a GPU."""
+
+
+PlacementFlags = Annotated[Placement, tyro.conf.arg(name="")]
+"""A :class:`Placement` as the flags ``--device`` and ``--precision``."""
 
 
 class SinglePrecision(Sequence[Trajectory]):
@@ -133,17 +149,26 @@ class TrainedModel:
     experiment: Path | None
 
 
-def open_model(path: str | Path, device: str = "cpu") -> TrainedModel:
+def open_model(path: str | Path, placement: Placement = Placement()) -> TrainedModel:
     """Read a checkpoint or the newest one of a run folder, with its task.
+
+    Args:
+        path: the folder.
+        placement: where the model goes, and the precision in which it then answers.
 
     Raises:
         CheckpointError: if there is no valid checkpoint.
-        ConfigError: if the model does not say which channels it reads.
+        ConfigError: if there is no such device, or the model does not say which channels it reads.
     """
     import cst_operator.peers  # noqa: F401 (makes their checkpoints known)
 
-    path = Path(path)
+    path, device = Path(path), choose_device(placement.device)
     model = checkpoint.load(path, device=device)
+    if placement.precision != "float32":
+        # The model alone: weights, distances and scores beside it keep their precision.
+        for call in ("forward", "predict"):
+            if hasattr(model, call):
+                setattr(model, call, autocast(device, placement.precision)(getattr(model, call)))
     config: Any = model.config
     file = next(
         (f / EXPERIMENT_FILE for f in (path, path.parent) if (f / EXPERIMENT_FILE).is_file()), None
@@ -232,16 +257,6 @@ def picture_fields(trajectory: Trajectory, task: TaskConfig) -> tuple[PointField
 def reading(field: PointField, task: TaskConfig) -> PointField:
     """What the model of a task is given of a source with cells and all other channels."""
     return with_boundary(field, boundary_points(field)) if task.boundary else field
-
-
-def answer(model: Model, source: PointField, target: PointField) -> PointField:
-    """A model's answer at the target's points, with the target's cells and channel names."""
-    predict = getattr(model, "predict", None)
-    if callable(predict):
-        field: PointField = predict(source, target)
-        return field
-    with torch.no_grad():
-        return target.with_values(model(source, target), channels=target.channels)
 
 
 def select_source(field: PointField, names: Sequence[str], place: str | Path) -> PointField:

@@ -9,8 +9,9 @@ import tyro
 from rich.markup import escape
 
 from cst_operator.cli._shared import (
+    Placement,
+    PlacementFlags,
     SinglePrecision,
-    answer,
     console,
     examples_of,
     open_model,
@@ -21,7 +22,7 @@ from cst_operator.cli._shared import (
 )
 from cst_operator.comparison import Comparison, compare, join
 from cst_operator.errors import InputError
-from cst_operator.evaluation import Model
+from cst_operator.evaluation import Model, answer
 from cst_operator.fields import Trajectory
 from cst_operator.peers import LinearInterpolation, Nearest, ThinPlateSpline
 from cst_operator.plots import plot_comparison
@@ -66,12 +67,13 @@ class Compare:
     a task whose source has the channels that are asked (all but steady ones)."""
     batch_size: int = 8
     """Examples at a time; changes memory, not scores."""
+    placement: PlacementFlags = Placement()
 
     def run(self) -> int:
         """Score, print, write."""
         if not self.runs:
             raise InputError("nothing to compare; name at least one run folder")
-        trained = [open_model(path) for path in self.runs]
+        trained = [open_model(path, self.placement) for path in self.runs]
         names = [model.name for model in trained]
         if len(set(names)) < len(names):
             names = [str(path) for path in self.runs]

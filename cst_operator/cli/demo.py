@@ -18,7 +18,6 @@ from cst_operator.cli._demo_plan import FULL, QUICK, TASK, Plan
 from cst_operator.cli._demo_upsampling import sides, upsample
 from cst_operator.cli._shared import (
     SinglePrecision,
-    answer,
     console,
     examples_of,
     reading,
@@ -40,6 +39,7 @@ from cst_operator.config import (
     write_config,
 )
 from cst_operator.datasets import TrajectoryDataset, generate
+from cst_operator.evaluation import answer
 from cst_operator.mesh_files import write_mesh
 from cst_operator.peers import GridFNO
 from cst_operator.plots import plot_comparison, plot_history

@@ -11,6 +11,8 @@ from rich.markup import escape
 from cst_operator._atomic import write_atomically
 from cst_operator.cli._rollouts import rollout_errors
 from cst_operator.cli._shared import (
+    Placement,
+    PlacementFlags,
     SinglePrecision,
     console,
     examples_of,
@@ -41,10 +43,11 @@ class Evaluate:
     """JSON file for the scores; evaluation_DATA.json in the run folder if omitted."""
     batch_size: int = 8
     """Examples at a time; changes memory, not scores."""
+    placement: PlacementFlags = Placement()
 
     def run(self) -> int:
         """Print a table and write the scores."""
-        trained = open_model(self.run_folder)
+        trained = open_model(self.run_folder, self.placement)
         data = open_set(self.data)
         task = resolve_task(trained.task, data)
         scores = evaluate(trained.model, examples_of(data, task), batch_size=self.batch_size)

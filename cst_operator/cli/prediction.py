@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cst_operator.autoregression import rollout
 from cst_operator.cli._shared import (
+    Placement,
+    PlacementFlags,
     TrainedModel,
-    answer,
     console,
     open_model,
     reading,
@@ -21,6 +22,7 @@ from cst_operator.cli._shared import (
     warn_outside,
 )
 from cst_operator.errors import InputError
+from cst_operator.evaluation import answer
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
 from cst_operator.quadrature import with_weights
@@ -58,10 +60,11 @@ class Predict:
     times: str = ""
     """Time, or FIRST:LAST:NUMBER, for models of time; the times of the training if omitted, and of
     a rollout ten steps of its average lead time."""
+    placement: PlacementFlags = Placement()
 
     def run(self) -> int:
         """Read, answer, write."""
-        trained = open_model(self.run_folder)
+        trained = open_model(self.run_folder, self.placement)
         _check_folder(self.out)
         if trained.task.kind == "lead_time":
             return _roll_out(trained, self.mesh, self.times, self.out)
@@ -88,10 +91,11 @@ class Upsample:
     """File to write, as for cst predict."""
     times: str = ""
     """Time, or FIRST:LAST:NUMBER, for models of time; the times of the training if omitted."""
+    placement: PlacementFlags = Placement()
 
     def run(self) -> int:
         """Read both, answer, write."""
-        trained = open_model(self.run_folder)
+        trained = open_model(self.run_folder, self.placement)
         _check_folder(self.out)
         if trained.task.kind == "lead_time":
             raise InputError(
