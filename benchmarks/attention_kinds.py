@@ -12,9 +12,9 @@ delete benchmarks/out/attention_kinds to start over.
 
 import argparse
 import dataclasses
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ import torch
 from rich.console import Console
 
 import cst_operator as cst
+from benchmarks.kept import Rows, kept_rows
+from benchmarks.memory import peak_memory
 from benchmarks.poisson_domains import (
     ASK_CST,
     DATA,
@@ -34,8 +36,6 @@ from benchmarks.poisson_domains import (
     generate_data,
     train,
 )
-from benchmarks.scaling import peak_memory
-from cst_operator._atomic import write_atomically
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.solvers import Poisson, poisson_inputs, solve_poisson
@@ -130,13 +130,13 @@ class Unweighted:
         return cst.Example(source, target)
 
 
-def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any]]:
+def run(name: str, seconds: float, quick: bool, seed: int) -> Rows:
     """Train one kind and score it; or read what was found before."""
-    kept = OUT / f"{name}.json"
     options = {"seconds": seconds, "quick": quick, "seed": seed}
-    if kept.is_file() and (found := json.loads(kept.read_text()))["options"] == options:
-        rows: list[dict[str, Any]] = found["rows"]
-        return rows
+    return kept_rows(OUT / f"{name}.json", options, partial(_run, name, **options))
+
+
+def _run(name: str, seconds: float, quick: bool, seed: int) -> Rows:
     torch.set_num_threads(1)
     sets = {**data(DATA, quick), "test_graded": graded(quick)}
     learn = sets.pop("train")
@@ -160,7 +160,6 @@ def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any
         ("memory", memory, "MB"),
     ):
         rows.append(benchmark_row(name, "train", metric, value, unit, seed))
-    write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
 

@@ -12,10 +12,10 @@ finished is kept; delete benchmarks/out/poisson_domains to start over.
 
 import argparse
 import dataclasses
-import json
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import nn
 
 import cst_operator as cst
-from cst_operator._atomic import write_atomically
+from benchmarks.kept import Rows, kept_rows
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.plots import plot_comparison, save_figure
@@ -130,14 +130,14 @@ PLANS = {
 }
 
 
-def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any]]:
+def run(name: str, seconds: float, quick: bool, seed: int) -> Rows:
     """Train one model, keep it in a folder, score it; or read what was found before."""
-    out = OUT / name
-    kept = out.with_suffix(".json")
     options = {"seconds": seconds, "quick": quick, "seed": seed}
-    if kept.is_file() and (found := json.loads(kept.read_text()))["options"] == options:
-        rows: list[dict[str, Any]] = found["rows"]
-        return rows
+    return kept_rows(OUT / f"{name}.json", options, partial(_run, name, **options))
+
+
+def _run(name: str, seconds: float, quick: bool, seed: int) -> Rows:
+    out = OUT / name
     shutil.rmtree(out, ignore_errors=True)
     torch.set_num_threads(1)
     plan = PLANS[name]
@@ -156,7 +156,6 @@ def run(name: str, seconds: float, quick: bool, seed: int) -> list[dict[str, Any
     rows = list(cst.compare({name: model}, splits, seed=seed).rows)
     for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
         rows.append(benchmark_row(name, "train", metric, value, unit, seed))
-    write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
 

@@ -23,11 +23,11 @@ to start over. In full about an hour on two cores.
 
 import argparse
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,8 +39,8 @@ from rich.table import Table
 from torch_geometric.loader import DataLoader
 
 import cst_operator as cst
+from benchmarks.kept import Rows, kept_rows
 from benchmarks.poisson_domains import train
-from cst_operator._atomic import write_atomically
 from cst_operator._seeds import mix
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
@@ -177,16 +177,15 @@ class Noisy:
         return cst.Example(source.with_values(u, source.channels, source.units), target)
 
 
-def run(
-    name: str, loss: str, amount: str, seconds: float, quick: bool, seed: int
-) -> list[dict[str, Any]]:
+def run(name: str, loss: str, amount: str, seconds: float, quick: bool, seed: int) -> Rows:
     """Train one model, keep it in a folder, score it; or read what was found before."""
-    out = OUT / f"{name}-{loss}-{amount}"
-    kept = out.with_suffix(".json")
     options = {"seconds": seconds, "quick": quick, "seed": seed}
-    if kept.is_file() and (found := json.loads(kept.read_text()))["options"] == options:
-        rows: list[dict[str, Any]] = found["rows"]
-        return rows
+    kept = OUT / f"{name}-{loss}-{amount}.json"
+    return kept_rows(kept, options, partial(_run, name, loss, amount, **options))
+
+
+def _run(name: str, loss: str, amount: str, seconds: float, quick: bool, seed: int) -> Rows:
+    out = OUT / f"{name}-{loss}-{amount}"
     shutil.rmtree(out, ignore_errors=True)
     torch.set_num_threads(1)
     problem = PROBLEMS[name]
@@ -210,13 +209,12 @@ def run(
     rows = list(cst.compare({loss: trained}, splits, seed=seed, metrics=METRICS).rows)
     for metric, value, unit in (("cpu_time", spent, "s"), ("steps", steps, "")):
         rows.append(benchmark_row(loss, f"{name}{few}_training", metric, value, unit, seed))
-    write_atomically(kept, json.dumps({"options": options, "rows": rows}))
     return rows
 
 
 def step_costs(
     model: cst.CSTOperator, batches: Sequence[cst.Example], repetitions: int, seed: int
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Processor time of steps with terms of order 1, beside a plain one."""
     losses = {
         "k0": cst.SobolevLoss(),
@@ -240,7 +238,7 @@ def step_costs(
     ]
 
 
-def measure_steps(quick: bool, seed: int) -> list[dict[str, Any]]:
+def measure_steps(quick: bool, seed: int) -> Rows:
     """The same on the Poisson set, with the model and batches of the trainings."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
