@@ -25,6 +25,7 @@ from rich.console import Console
 
 import cst_operator as cst
 from benchmarks.kept import Rows, kept_rows
+from benchmarks.memory import peak_memory
 from benchmarks.poisson_domains import (
     ASK_CST,
     DATA,
@@ -35,7 +36,6 @@ from benchmarks.poisson_domains import (
     generate_data,
     train,
 )
-from benchmarks.scaling import peak_memory
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, generate
 from cst_operator.solvers import Poisson, poisson_inputs, solve_poisson

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cst_operator as cst
+from benchmarks.memory import peak_memory
 from cst_operator._batches import parts
 from cst_operator.comparison import benchmark_record, benchmark_row
 from cst_operator.datasets import TrajectoryDataset, Windows, generate
@@ -160,12 +161,9 @@ def training(sizes: Sizes, folder: Path) -> dict[str, float]:
         progress=False,
     )
     seconds = time.perf_counter() - begin
-    own, worker = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
-        "peak_memory": own + WORKERS * worker,
+        "peak_memory": peak_memory() + WORKERS * worker,
         "set_size": sum(f.stat().st_size for f in (folder / "large").glob("*.h5")) / 1e9,
         "samples_per_second": steps * BATCH_SIZE / seconds,
     }

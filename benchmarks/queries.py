@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cst_operator as cst
+from benchmarks.memory import peak_memory
 from benchmarks.scaling import LARGE_N
 from cst_operator.comparison import benchmark_record, benchmark_row
 
@@ -46,19 +47,13 @@ def measure(name: str, num_queries: int, limit_mb: int) -> dict[str, float]:
         channels=["a"],
     )
     target = cst.PointField(pos=torch.rand(num_queries, 2))
-    before, begin = _peak(), time.process_time()
+    before, begin = peak_memory(), time.process_time()
     answer = model.predict(source, target, memory_limit=limit_mb * 2**20)
     return {
         "time": time.process_time() - begin,
-        "memory": _peak() - before,
+        "memory": peak_memory() - before,
         "answers": float(answer.num_points),
     }
-
-
-def _peak() -> float:
-    """Most memory this process has had, in MB: not that of the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import cst_operator as cst
+from benchmarks.memory import peak_memory
 from cst_operator.comparison import benchmark_record, benchmark_row
 
 HERE = Path(__file__).parent
@@ -139,11 +140,6 @@ def _median(step: Callable[[], Any]) -> float:
         step()
         spent.append(time.process_time() - begin)
     return float(np.median(spent[1:]))
-
-
-def peak_memory() -> float:
-    """Of this process, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

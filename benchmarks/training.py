@@ -17,7 +17,6 @@ a trial of half a minute that writes to ``benchmarks/results/quick``.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from rich.console import Console
 from torch import nn
 from torch_geometric.loader import DataLoader
 
+from benchmarks.memory import peak_memory
 from cst_operator.comparison import benchmark_record, num_parameters
 from cst_operator.cst_config import CSTConfig
 from cst_operator.fields import Example, PointField
@@ -107,7 +107,7 @@ def measure(what: str, steps: int) -> dict[str, float]:
     return {
         "cpu_ms_per_step": 1000 * cpu / count,
         "steps_per_second": count / wall,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory": peak_memory(),
     }
 
 

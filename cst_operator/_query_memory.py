@@ -14,8 +14,8 @@ def numbers_per_query(config: CSTConfig) -> int:
     """Numbers that are alive at once for every query point while it is answered, at most.
 
     The largest of what the steps keep: interpolation, embedding, attention, pointwise network,
-    flow. Attention to points takes nothing that grows with them, because no scores are kept;
-    kernels and slices keep their features.
+    flow. Attention to points takes nothing that grows with them, because no scores are kept; the
+    average over a neighbourhood keeps its kernel, kernels and slices their features.
     """
     dim, width, hidden = config.coordinates, config.width, config.hidden
     features = config.heads * config.sites * bool({"kernel", "slice"} & set(config.attention))
@@ -25,6 +25,7 @@ def numbers_per_query(config: CSTConfig) -> int:
         7 * width,
         4 * width + 3 * features,
         3 * width + 4 * hidden,
+        (3 * config.interpolant_points + 4 * width) * config.aggregate_at_queries,
         10 * width * (config.flow != "none" and config.flow_of == "hidden"),
     )
 

@@ -47,6 +47,11 @@ class Architecture:
     anchors: int = 0
     """Points that carry the layers: so many that each stand for an equal share of the source, which
     they and the queries read in the first layer; all source points if 0."""
+    aggregation_radius: float = 0.3
+    """Radius of the neighbourhood over which every anchor averages the source's tokens, with a
+    smooth kernel that is zero beyond it: about the spacing of the anchors, or more."""
+    aggregate_at_queries: bool = False
+    """Whether queries are told that average too, over the points that are interpolated."""
     interpolant_points: int = 1024
     """At most so many source points, of equal shares, are interpolated: cost linear in the rest."""
     query_depth: int = 0
@@ -93,6 +98,11 @@ class Architecture:
             )
         if self.anchors < 0:
             raise ConfigError(f"anchors is {self.anchors}; expected zero or more")
+        if self.aggregate_at_queries and not self.anchors:
+            raise ConfigError(
+                "aggregate_at_queries is set without anchors, whose average it shares; "
+                "expected anchors of one or more"
+            )
         if not 0 <= self.query_depth <= self.depth:
             raise ConfigError(
                 f"query_depth is {self.query_depth}; expected between 0 and depth {self.depth}"
@@ -105,7 +115,14 @@ class Architecture:
             raise ConfigError(
                 f"width {self.width} is not a multiple of heads {self.heads}; change one of them"
             )
-        for name in ("fourier_scale", "max_turns", "interpolant_radius", "radii", "flow_radius"):
+        for name in (
+            "fourier_scale",
+            "max_turns",
+            "interpolant_radius",
+            "aggregation_radius",
+            "radii",
+            "flow_radius",
+        ):
             value = getattr(self, name)
             if min(value if isinstance(value, tuple) else (value,)) <= 0:
                 raise ConfigError(f"{name} is {value}; expected a positive number")

@@ -22,6 +22,7 @@ from cst_operator.nn import (
     FlowingAttention,
     FourierFeatures,
     HiddenFlow,
+    LocalAverage,
     Modulation,
     PointLaplacian,
     QuadratureAttention,
@@ -51,6 +52,8 @@ class Encoded(NamedTuple):
     """What the layers read that queries go through."""
     factors: list[Tensor]
     """By what each of these layers is modulated, [B, 2, width]; none without modulation."""
+    nearby: list[Tensor]
+    """Tokens of the samples, [B, N, width], if queries are told of their neighbourhood."""
 
 
 class CSTOperator(nn.Module):
@@ -90,6 +93,9 @@ class CSTOperator(nn.Module):
         self.read_out = nn.Sequential(
             TokenNorm(config.width), nn.Linear(config.width, config.out_channels)
         )
+        self.aggregate = None
+        if config.anchors:
+            self.aggregate = LocalAverage(config.width, config.aggregation_radius)
         # Functions of the class, not of this object: a copy of the model calls them with itself.
         self._read: Callable[..., Encoded] = CSTOperator._read_dense
         self._write: Callable[..., Tensor] = CSTOperator.decode
@@ -160,21 +166,29 @@ class CSTOperator(nn.Module):
             measure = torch.cat([log_weights, share], dim=1)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)
         memories = [blocks[0].memory(h, at, measure)]
-        if 0 < self.config.anchors < at.shape[1]:
+        nearby = []
+        if self.aggregate is not None:
             offset = torch.rand(len(at), device=at.device) if self.training else 0.5
-            index, measure = choose_anchors(at, measure, self.config.anchors, offset)
-            h, at = _take(h, index), _take(at, index)
+            index, share = choose_anchors(at, measure, self.config.anchors, offset)
+            anchors = _take(at, index)
+            h = self.aggregate(_take(h, index), anchors, h, at, measure)
+            at, measure = anchors, share
+            if self.config.aggregate_at_queries:
+                nearby.append(self._embed(samples[1], samples[0]))
         for layer, (block, after) in enumerate(pairwise(blocks)):
             h = self._update(block, h, at, memories[-1])
             if factors:
                 h = modulate(h, factors[layer])
             memories.append(after.memory(h, at, measure))
         read = self.config.query_depth * (len(blocks) // self.config.depth) or len(blocks)
-        return Encoded(samples, memories[-read:], factors[-read:])
+        return Encoded(samples, memories[-read:], factors[-read:], nearby)
 
     def decode(self, encoded: Encoded, s: Tensor) -> Tensor:
         """Evaluate an encoded source at unit-scale coordinates, [B, M, D] -> [B, M, c]."""
-        h = self._embed(self.interpolant(s, *encoded.samples), s)
+        places, values, log_weights = encoded.samples
+        h = self._embed(self.interpolant(s, places, values, log_weights), s)
+        if self.aggregate is not None and encoded.nearby:
+            h = self.aggregate(h, s, *encoded.nearby, places, log_weights)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)[-len(encoded.memories) :]
         for layer, (block, memory) in enumerate(zip(blocks, encoded.memories, strict=True)):
             h = self._update(block, h, s, memory)

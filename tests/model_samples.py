@@ -15,6 +15,7 @@ KINDS: dict[str, dict[str, object]] = {
     "operator": {},
     "joint": {"form": "joint"},
     "anchors": {"anchors": 12},
+    "aggregating": {"anchors": 12, "aggregate_at_queries": True, "aggregation_radius": 1.0},
     **{kind: {"attention": (kind,), "sites": 9} for kind in ATTENTION if kind != "full"},
     "thin": {"anchors": 12, "interpolant_points": 14, "query_depth": 1},
     "wave": {"flow": "wave", "flow_steps": 3, "flow_radius": 0.3},

@@ -5,8 +5,17 @@ import pytest
 import torch
 
 import cst_operator as cst
-from benchmarks import attention_kinds, cylinder_wake, datasets, scaling, sobolev, solvers, training
+from benchmarks import (
+    attention_kinds,
+    cylinder_wake,
+    datasets,
+    scaling,
+    sobolev,
+    solvers,
+    training,
+)
 from benchmarks.kept import kept_rows
+from benchmarks.memory import peak_memory
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import SolverError
 from cst_operator.fields import Example, PointField
@@ -208,6 +217,14 @@ def test_every_loss_of_the_sobolev_benchmark_suits_its_sets(name):
         weights.get(f"time_smoothing{q}", 0) == 0 for q in (1, 2) for weights in terms.values()
     )
     assert set(problem.noisy) <= set(problem.config.in_names)
+
+
+def test_the_peak_of_memory_rises_by_what_is_used():
+    before = peak_memory()
+    size = int(before) + 50  # more than all that may have been given back since the peak
+    held = torch.ones(size * 2**20, dtype=torch.uint8)
+    assert size - 10 < peak_memory() < before + 2 * size
+    assert len(held) == size * 2**20
 
 
 def test_a_finished_training_of_the_sobolev_benchmark_is_not_repeated(tmp_path, monkeypatch):

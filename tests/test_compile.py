@@ -26,6 +26,7 @@ FORMS: dict[str, dict[str, object]] = {
     "default": {},
     "joint": {"form": "joint"},
     "anchors": {"anchors": 12, "interpolant_points": 14, "query_depth": 1},
+    "aggregating": {"anchors": 12, "aggregate_at_queries": True},
     "recompute": {"recompute": True},
 }
 

@@ -13,7 +13,7 @@ from tests.model_samples import KINDS, queries_in, tiny_model
 
 # Anchors and landmarks are points of the mesh: what depends on them is of first order at best, in
 # jumps; the others have the order of the lumped weights.
-CHOSEN = ("anchors", "nystrom", "thin", "mixed", "flowing_anchors")
+CHOSEN = ("anchors", "aggregating", "nystrom", "thin", "mixed", "flowing_anchors")
 # Their dense systems cost the cube of the number of points: one level less.
 DENSE = ("implicit", "hidden_implicit_diffusion")
 # All flows have one Laplacian: one of the attention and one of tokens stand for the others.

@@ -292,6 +292,8 @@ def test_the_joint_form_cannot_encode_without_its_queries(seed, generator):
         ({"width": 30, "heads": 4}, "width 30 is not a multiple of heads 4; change one of them"),
         ({"width": 16, "heads": 4}, "a head has 4 channels.*widen the model or use fewer heads"),
         ({"max_turns": 0.0}, "max_turns is 0.0; expected a positive number"),
+        ({"aggregation_radius": 0.0}, "aggregation_radius is 0.0; expected a positive number"),
+        ({"aggregate_at_queries": True}, "set without anchors.*expected anchors of one or more"),
         ({"radii": (0.1, -1.0)}, r"radii is \(0.1, -1.0\); expected a positive number"),
         ({"noise": -0.1}, "noise is -0.1; expected zero or more"),
         ({"in_names": ("f",)}, "in_names lists 1 channels; expected 2"),

@@ -26,6 +26,14 @@ SIZES: dict[str, dict[str, object]] = {
     "space-time": {"dim": 3, "in_channels": 64, "transient": True},
     "many features": {"attention": ("kernel",), "sites": 256},
     "many slices": {"attention": ("slice",), "sites": 256},
+    "aggregation": {
+        "width": 24,
+        "hidden": 16,
+        "fourier_features": 8,
+        "anchors": 30,
+        "aggregate_at_queries": True,
+        "interpolant_points": 60,
+    },
     "wave": {"flow": "wave", "flow_of": "hidden", "flow_steps": 3, "hidden": 16},
 }
 

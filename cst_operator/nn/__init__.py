@@ -22,6 +22,7 @@ from cst_operator.nn.kinds import ATTENTION, make_attention
 from cst_operator.nn.laplacian import CellLaplacian, Laplacian, PathLaplacian, PointLaplacian
 from cst_operator.nn.latent import LatentAttention
 from cst_operator.nn.modulation import Modulation, modulate
+from cst_operator.nn.neighbourhood import LocalAverage, bump
 from cst_operator.nn.norm import TokenNorm
 from cst_operator.nn.nystrom import NystromAttention
 from cst_operator.nn.slices import SliceAttention
@@ -43,6 +44,7 @@ __all__ = [
     "KernelAttention",
     "Laplacian",
     "LatentAttention",
+    "LocalAverage",
     "Memory",
     "Modulation",
     "NystromAttention",
@@ -55,6 +57,7 @@ __all__ = [
     "SmoothInterpolant",
     "TokenNorm",
     "Wave",
+    "bump",
     "choose_anchors",
     "hilbert_index",
     "make_attention",
