@@ -1,19 +1,31 @@
 """A step of a training: the gradient of a loss, and what is done with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cst_operator._batches import Part, seed_of
+from cst_operator._batches import Part, epoch_batches, seed_of, set_epoch
 from cst_operator._training_state import State
-from cst_operator.errors import TrainingError
+from cst_operator.errors import FieldError, TrainingError
+from cst_operator.evaluation import Examples
 from cst_operator.fields import Example
 from cst_operator.fit_config import FitConfig, learning_rate
 from cst_operator.processes import Processes, autocast
 
-__all__ = ["Loss", "LossTerms", "add_gradient", "check_finite", "optimize"]
+__all__ = [
+    "Loss",
+    "LossTerms",
+    "add_gradient",
+    "check_finite",
+    "checked",
+    "naming_the_example",
+    "optimize",
+]
 
 
 class LossTerms(Protocol):
@@ -34,7 +46,11 @@ class LossTerms(Protocol):
 
 
 class Loss(Protocol):
-    """``loss(model, batch, generator=generator)``; see :class:`~cst_operator.SobolevLoss`."""
+    """``loss(model, batch, generator=generator)``; see :class:`~cst_operator.SobolevLoss`.
+
+    A loss may have a method ``check(example)`` that raises a
+    :class:`~cst_operator.errors.FieldError` for an example that it is not defined for.
+    """
 
     def __call__(
         self, model: nn.Module, batch: Example, *, generator: torch.Generator | None = None
@@ -102,3 +118,48 @@ def check_finite(state: State, config: FitConfig) -> None:
             f"check the data of that step, lower lr (it is {config.lr:g}), or resume from the "
             "last checkpoint"
         )
+
+
+def checked(train: Examples, loss: Loss, indices: Iterable[int]) -> Iterator[Example]:
+    """Examples that the loss is defined for, as far as it can say.
+
+    Raises:
+        FieldError: naming the first that it is not defined for.
+    """
+    check = getattr(loss, "check", None)
+    for i in indices:
+        example = train[i]
+        try:
+            if check is not None:
+                check(example)
+        except FieldError as error:
+            raise FieldError(f"training example {i}: {error}") from error
+        yield example
+
+
+@contextmanager
+def naming_the_example(
+    train: Examples,
+    loss: Loss,
+    state: State,
+    config: FitConfig,
+    sizes: NDArray[np.int64] | None,
+) -> Iterator[None]:
+    """If a loss was not finite, look for an example of that step that it is not defined for.
+
+    Raises:
+        TrainingError: the one that was raised within, with the example if there is one.
+    """
+    try:
+        yield
+    except TrainingError as error:
+        steps_per_epoch = len(train) // min(config.batch_size, len(train))
+        epoch, place = divmod(int(state.first_bad), steps_per_epoch)
+        set_epoch(train, epoch)
+        batch = epoch_batches(len(train), config, epoch, sizes)[place]
+        try:
+            for _ in checked(train, loss, batch):
+                pass
+        except FieldError as reason:
+            raise TrainingError(f"{error}; {reason}") from error
+        raise

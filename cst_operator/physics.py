@@ -236,6 +236,14 @@ class PhysicsLoss:
             {**found.weights, "residual": self.weight},
         )
 
+    def check(self, example: Example) -> None:
+        """Refuse an example that the loss of the data is not defined for.
+
+        Raises:
+            FieldError: as :meth:`SobolevLoss.check <cst_operator.SobolevLoss.check>`.
+        """
+        self.data.check(example)
+
     def _points(
         self, source: PointField, target: PointField, generator: torch.Generator | None
     ) -> PointField:

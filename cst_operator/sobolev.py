@@ -178,6 +178,35 @@ class SobolevLoss:
         total = sum(weight * terms[name] for name, weight in weights.items())
         return LossTerms(torch.as_tensor(total), terms, weights)
 
+    def check(self, example: Example) -> None:
+        """Refuse an example that the loss is not defined for.
+
+        Args:
+            example: one sample, not a batch.
+
+        Raises:
+            FieldError: if an error would be divided by zero: the loss is relative and the target is
+                zero everywhere or, where its derivatives are learnt, constant, or steady where
+                those in time are a term; with ``channel_weights``, if one channel is.
+        """
+        target = example.target
+        if not self.relative or "weights" not in target:
+            return
+        references = [(target.u, 0, "zero everywhere")]
+        if self.order:
+            references.append((target.u - target.u[:1], 1, "constant"))
+            if self.time_weights and "time_derivative" in target:
+                references.append((target.time_derivative, 1, "steady"))
+        names = names_of(target) if self.channel_weights else ()
+        for reference, order, what in references:
+            empty = self._integral(reference, target, target.weights, order)[0] == 0
+            if bool(empty.any()):
+                name = repr(names[int(empty.int().argmax())]) if names else "its target"
+                raise FieldError(
+                    f"{name} is {what}, so an error relative to it is not defined; leave the "
+                    "example out, or use a loss with relative=False"
+                )
+
     def _takes_all(self, target: PointField) -> bool:
         samples = len(target.ptr) - 1 if "batch" in target else 1
         return not self.num_points or target.num_points <= self.num_points * samples

@@ -34,6 +34,8 @@ from cst_operator._steps import (
     Loss,
     add_gradient,
     check_finite,
+    checked,
+    naming_the_example,
     optimize,
 )
 from cst_operator._training_state import new_state, restore_state, save_step, saved_state
@@ -85,7 +87,8 @@ def fit(
     """Train a model in place: AdamW, linear warm-up and cosine, clipping, averaged weights.
 
     A model with ``fit_normalization`` whose normalization was never fitted is fitted to ``train``
-    first. What is validated, saved as the model and returned are the averaged weights.
+    first; on the way, the loss is asked whether it is defined for every example. What is validated,
+    saved as the model and returned are the averaged weights.
 
     Started by ``torchrun``, every process calls it with the same arguments; each does its part of
     every step, and the first one alone writes.
@@ -110,6 +113,8 @@ def fit(
             another process is training in ``out``.
         ConfigError: if the device asked for is not there, or a setting does not fit the examples.
         CheckpointError: if there is nothing to resume, or it was another training or other data.
+        FieldError: naming the example, if the loss is not defined for it, e.g. a relative one where
+            the target is zero everywhere.
         TrainingError: if the loss or gradient is not finite; nothing of it is saved.
     """
     config = FitConfig() if config is None else config
@@ -127,7 +132,7 @@ def fit(
             identity = processes.on_first(lambda: _identity(train, validation, loss, config))
             previous = processes.on_first(lambda: open_run(model, out, resume, identity))
         if previous is None:
-            _fit_normalization(model, train, config)
+            _fit_normalization(model, train, loss, config)
         else:
             checkpoint.restore(model, previous)
         processes.copy_from_first(model.to(device))
@@ -149,6 +154,7 @@ def fit(
         display = stack.enter_context(Display(config.steps, start=state.step, shown=shown))
         stack.enter_context(seeded(config.seed))
         sizes = processes.on_first(lambda: numbers_of_points(train)) if config.bucket else None
+        stack.enter_context(naming_the_example(train, loss, state, config, sizes))
         scores = None
         interrupted = False
         stuck = is_stuck(log.records, config)
@@ -242,7 +248,7 @@ def _identity(
     return identity
 
 
-def _fit_normalization(model: nn.Module, train: Examples, config: FitConfig) -> None:
+def _fit_normalization(model: nn.Module, train: Examples, loss: Loss, config: FitConfig) -> None:
     measure = getattr(model, "fit_normalization", None)
     normalization = getattr(model, "normalization", None)
     if measure is None or not isinstance(normalization, nn.Module):
@@ -251,7 +257,7 @@ def _fit_normalization(model: nn.Module, train: Examples, config: FitConfig) -> 
     if untouched:  # else a trained model is trained further, in its own units
         set_epoch(train, 0)
         with seeded(config.seed, 0, 2):
-            measure(train[i] for i in range(len(train)))
+            measure(checked(train, loss, range(len(train))))
 
 
 def _qualified_name(loss: object) -> str:

@@ -16,10 +16,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cst_operator._atomic import only_writer, write_atomically
 from cst_operator.datasets._workers import Spawned, map_unordered
@@ -71,7 +74,7 @@ def generate(
         refine: halvings of the mesh's edge length, for the same problems on finer meshes.
         dtype: precision of the stored values, "float64" or "float32".
         licence: what others may do with the set, e.g. "CC-BY-4.0", an attribute of every file.
-        progress: whether to show a progress bar on stderr.
+        progress: whether to show a progress bar with rate and time left on stderr.
 
     Returns:
         The data set; samples that could not be solved are not in it but in its manifest under
@@ -287,12 +290,21 @@ class _Outcome:
     reason: str | None
 
 
+class _Rate(ProgressColumn):
+    """Samples a second."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.3g}/s" if rate else "")
+
+
 @contextmanager
 def _bar(show: bool, total: int, done: int, name: str) -> Iterator[Any]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -128,3 +128,11 @@ def test_pack_writes_the_file_it_is_told(heat: Path, tmp_path: Path) -> None:
 def test_equal_sets_pack_to_equal_bytes(heat: Path, packed: Path, tmp_path: Path) -> None:
     pack(heat, tmp_path / "again.h5")
     assert (tmp_path / "again.h5").read_bytes() == packed.read_bytes()
+
+
+def test_generate_reports_the_rate_of_rejection(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", "poisson", "--n", 1, "--out", tmp_path / "set") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("1 solutions of poisson in") and "0.0% of the draws rejected" in text

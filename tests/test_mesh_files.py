@@ -1,3 +1,5 @@
+"""Mesh files of other programs: what is read of them, and what is refused."""
+
 import math
 import os
 import subprocess
@@ -11,12 +13,12 @@ import torch
 from cst_operator import _mesh_reader
 from cst_operator.boundary import boundary_facets, boundary_points
 from cst_operator.errors import FieldError, InputError, MeshError
-from cst_operator.fields import PointField, Trajectory
-from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
+from cst_operator.mesh_files import read_mesh, write_mesh
 from cst_operator.quadrature import node_weights
-from tests.mesh_samples import box
+from tests.mesh_file_samples import SQUARE, TWO, sample, write
 
 meshio = pytest.importorskip("meshio")
+
 
 GOOD = {  # dimension and volume
     "00_raw_binary.vtu": (3, 1.0),
@@ -29,39 +31,6 @@ GOOD = {  # dimension and volume
     "mixedtriquad.msh": (2, 0.386),
     "square.su2": (2, 1.0),
 }
-
-
-def sample(kind: str, *, facets: bool = False) -> PointField:
-    pos, cells = box(kind, 4, bend=0.05)
-    names = ["p", *(f"U_{axis}" for axis in "xyz"[: pos.shape[1]]), "a b"]
-    u = torch.stack([(k * pos).sum(1).sin() for k in range(1, len(names) + 1)], dim=1)
-    sides = boundary_facets(cells) if facets else {}
-    marks = {k: torch.arange(len(i)) % 3 + 1 for k, i in sides.items()}
-    return PointField(
-        pos, u, node_weights(pos, cells), channels=names, cells=cells,
-        units=["Pa", *["m/s"] * (len(names) - 2), ""],
-        facets=sides, facet_markers=marks,
-    )  # fmt: skip
-
-
-def trajectory() -> Trajectory:
-    mesh = sample("mixed2").select()
-    times = torch.tensor([0.0, 0.1, 0.4], dtype=torch.float64)
-    u = torch.stack([torch.stack([mesh.pos[:, 0] + t, 0 * mesh.pos[:, 1], t - mesh.pos[:, 1]], 1)
-                     for t in times])  # fmt: skip
-    return Trajectory(mesh=mesh, times=times, u=u, channels=("U_x", "U_y", "p"),
-                      units=("m/s", "m/s", "Pa"))  # fmt: skip
-
-
-def assert_same(a: PointField, b: PointField) -> None:
-    assert a.channels == b.channels
-    assert a.units == b.units
-    for key in ("pos", "u", "weights"):
-        torch.testing.assert_close(a[key], b[key], rtol=1e-15, atol=1e-15)
-    for key in ("cells", "facets", "facet_markers"):
-        assert a.get(key, {}).keys() == b.get(key, {}).keys()
-        for kind, index in a.get(key, {}).items():
-            assert torch.equal(index, b[key][kind])
 
 
 # Files of other programs
@@ -120,131 +89,7 @@ def test_mixed_facets_of_a_med_file_are_marked(shared_data: Path) -> None:
         assert torch.equal(index.sort(dim=1).values.unique(dim=0), marked)
 
 
-# Round trips
-
-
-@pytest.mark.parametrize("suffix", [".vtu", ".msh", ".xdmf", ".vtk"])
-@pytest.mark.parametrize("kind", ["triangle", "mixed2", "tetra", "hexahedron", "mixed3", "pyramid"])
-def test_round_trip_is_exact(kind: str, suffix: str, tmp_path: Path) -> None:
-    field = sample(kind)
-    if suffix == ".vtk":  # holds no names with spaces
-        field = field.select(*field.channels[:-1])
-    write_mesh(tmp_path / f"a{suffix}", field)
-    assert_same(read_mesh(tmp_path / f"a{suffix}", dtype=torch.float64), field)
-    assert [f.name for f in tmp_path.iterdir()] == [f"a{suffix}"]  # nothing temporary is left
-
-
-@pytest.mark.parametrize("suffix", [".vtu", ".msh", ".xdmf", ".vtk"])
-def test_round_trip_keeps_facets_and_markers(suffix: str, tmp_path: Path) -> None:
-    field = sample("mixed2", facets=True).select("p")
-    write_mesh(tmp_path / f"a{suffix}", field)
-    assert_same(read_mesh(tmp_path / f"a{suffix}", dtype=torch.float64), field)
-
-
-@pytest.mark.parametrize("suffix", [".vtu", ".xdmf"])
-def test_single_precision_survives(suffix: str, tmp_path: Path) -> None:
-    double = sample("triangle")
-    field = PointField(
-        double.pos.float(), double.u.float(), channels=double.channels, cells=double.cells
-    )
-    write_mesh(tmp_path / f"a{suffix}", field)
-    back = read_mesh(tmp_path / f"a{suffix}", dtype=torch.float32)
-    assert torch.equal(back.u, field.u)
-    assert torch.equal(back.pos, field.pos)
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["U_x", "U_y", "U_z"],
-        ["U_x", "p", "U_y"],
-        ["U", "U_x", "U_y"],
-        ["v_x", "v_y", "w_x", "w_y"],
-        ["U_x"],
-        ["U_y", "U_x"],
-    ],
-)
-@pytest.mark.parametrize("kind", ["triangle", "tetra"])
-@pytest.mark.parametrize("zero", [False, True])
-def test_channel_names_survive(kind: str, names: list[str], zero: bool, tmp_path: Path) -> None:
-    pos, cells = box(kind, 2)
-    u = torch.ones(len(pos), len(names), dtype=torch.float64).cumsum(1) * (not zero)
-    field = PointField(pos, u, channels=names, cells=cells)
-    write_mesh(tmp_path / "a.vtu", field)
-    back = read_mesh(tmp_path / "a.vtu", dtype=torch.float64)
-    assert back.channels == tuple(names)
-    torch.testing.assert_close(back.u, u)
-
-
-def test_vectors_are_written_with_three_components(tmp_path: Path) -> None:
-    write_mesh(tmp_path / "a.vtu", sample("triangle"))
-    mesh = meshio.read(tmp_path / "a.vtu")
-    assert list(mesh.point_data) == ["p [Pa]", "U [m/s]", "a b"]
-    assert mesh.point_data["U [m/s]"].shape[1] == 3
-    assert mesh.points.shape[1] == 3
-
-
-@pytest.mark.parametrize(
-    "names, channels, units",
-    [
-        (["T [K]", "p[Pa]", "q"], ("T", "p", "q"), ("K", "Pa", "")),
-        (["heat flux [W m^-2]", "share [-]"], ("heat flux", "share"), ("W m^-2", "-")),
-        (["s[0]", "s[1]", "[K]"], ("s[0]", "s[1]", "[K]"), ("", "", "")),  # no units
-        (["T", "T [K]"], ("T", "T [K]"), ("", "")),  # one name for two fields
-        (["T [K]", "T [degC]"], ("T [K]", "T [degC]"), ("", "")),
-    ],
-)
-def test_brackets_after_a_name_are_its_unit(
-    names: list[str], channels: tuple[str, ...], units: tuple[str, ...], tmp_path: Path
-) -> None:
-    values = {name: np.full(4, float(i)) for i, name in enumerate(names)}
-    path = write(tmp_path / "a.vtu", SQUARE, TWO, point_data=values)
-    field = read_mesh(path)
-    assert (field.channels, field.units) == (channels, units)
-    assert torch.equal(field.u[0], torch.arange(len(names), dtype=field.u.dtype))
-    assert read_mesh(path, fields=[names[0]]).channels == channels[:1]
-
-
-def test_components_of_different_units_are_no_vector(tmp_path: Path) -> None:
-    pos, cells = box("triangle", 2)
-    u = torch.arange(2.0 * len(pos)).reshape(-1, 2).to(pos)
-    field = PointField(pos, u, channels=["U_x", "U_y"], units=["m", "K"], cells=cells)
-    write_mesh(tmp_path / "a.vtu", field)
-    back = read_mesh(tmp_path / "a.vtu", dtype=torch.float64)
-    assert (back.channels, back.units) == (field.channels, field.units)
-    assert torch.equal(back.u, u)
-
-
-def test_a_surface_in_space_keeps_three_coordinates(tmp_path: Path) -> None:
-    pos, cells = box("tetra", 2)
-    surface = boundary_points(PointField(pos, cells=cells))
-    write_mesh(tmp_path / "a.vtu", surface)
-    back = read_mesh(tmp_path / "a.vtu", dtype=torch.float64)
-    assert back.dim == 3
-    assert back.weights.sum().item() == pytest.approx(6)
-
-
-def test_points_without_cells_come_back_without_cells(tmp_path: Path) -> None:
-    field = PointField(torch.rand(7, 2), torch.rand(7, 1), channels=["p"])
-    write_mesh(tmp_path / "a.vtu", field)
-    back = read_mesh(tmp_path / "a.vtu", dtype=torch.float32)
-    assert torch.equal(back.u, field.u)
-    assert "cells" not in back
-    assert "weights" not in back
-    with pytest.raises(MeshError, match="no cells"):
-        boundary_points(back)
-
-
 # What is read
-
-
-def write(path: Path, points: object, cells: list[tuple[str, object]], **options: object) -> Path:
-    meshio.Mesh(np.array(points, dtype=float), cells, **options).write(path)
-    return path
-
-
-SQUARE = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
-TWO = [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))]
 
 
 def test_fields_select_in_order(tmp_path: Path) -> None:
@@ -431,72 +276,3 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         write_mesh(tmp_path / "a.vtu", field)
     assert (tmp_path / "a.vtu").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.vtu"]
-
-
-# Time series
-
-
-@pytest.mark.parametrize("suffix", [".pvd", ".xdmf"])
-def test_series_come_back(suffix: str, tmp_path: Path) -> None:
-    series = trajectory()
-    write_series(tmp_path / f"wake{suffix}", series)
-    back = read_series(tmp_path / f"wake{suffix}", dtype=torch.float64)
-    assert back.channels == series.channels
-    assert back.units == series.units
-    assert torch.equal(back.times, series.times)
-    torch.testing.assert_close(back.u, series.u, rtol=0, atol=0)
-    assert_same(back.mesh, series.mesh)
-    pressure = read_series(tmp_path / f"wake{suffix}", fields=["p"])
-    assert pressure.channels == ("p",)
-    assert pressure.u.dtype == torch.get_default_dtype()
-
-
-def test_a_shorter_series_replaces_a_longer(tmp_path: Path) -> None:
-    series = trajectory()
-    write_series(tmp_path / "wake.pvd", series)
-    short = Trajectory(
-        mesh=series.mesh, times=series.times[:2], u=series.u[:2], channels=series.channels
-    )
-    write_series(tmp_path / "wake.pvd", short)
-    assert read_series(tmp_path / "wake.pvd").num_frames == 2
-
-
-def test_frames_are_sorted_by_time(tmp_path: Path) -> None:
-    write_series(tmp_path / "wake.pvd", trajectory())
-    text = (tmp_path / "wake.pvd").read_text()
-    lines = text.splitlines()
-    entries = [i for i, line in enumerate(lines) if "DataSet" in line]
-    lines[entries[0]], lines[entries[2]] = lines[entries[2]], lines[entries[0]]
-    (tmp_path / "wake.pvd").write_text("\n".join(lines))
-    back = read_series(tmp_path / "wake.pvd", dtype=torch.float64)
-    torch.testing.assert_close(back.u, trajectory().u)
-
-
-def test_broken_series_are_refused(tmp_path: Path) -> None:
-    write_series(tmp_path / "wake.pvd", trajectory())
-    text = (tmp_path / "wake.pvd").read_text()
-
-    def refused(new: str, message: str) -> None:
-        (tmp_path / "other.pvd").write_text(new)
-        with pytest.raises(InputError, match=rf"other\.pvd: .*{message}"):
-            read_series(tmp_path / "other.pvd")
-
-    refused(text[:90], "not a .pvd file")
-    refused(text.replace("wake/wake_0001", "../wake_0001"), "outside of its folder")
-    refused(text.replace("wake/wake_0001", "wake/none"), "is missing")
-    refused(text.replace('"0.1"', '"0.0"', 2), "increase strictly")
-    refused(text.replace("<VTKFile", '<!DOCTYPE a [<!ENTITY b "c">]><VTKFile', 1), "entities")
-    refused("<VTKFile/>", "no frames")
-    pos, cells = box("triangle", 2)
-    write_mesh(tmp_path / "wake" / "wake_0002.vtu", PointField(pos, cells=cells))
-    refused(text, "mesh of frame 2 differs")
-    with pytest.raises(MeshError, match="use read_mesh for one frame"):
-        read_series(tmp_path / "wake" / "wake_0000.vtu")
-    with pytest.raises(MeshError, match="pvd or .xdmf"):
-        write_series(tmp_path / "wake.vtu", trajectory())
-
-
-def test_a_temporal_xdmf_is_not_one_mesh(tmp_path: Path) -> None:
-    write_series(tmp_path / "wake.xdmf", trajectory())
-    with pytest.raises(MeshError, match="cannot be read"):
-        read_mesh(tmp_path / "wake.xdmf")

@@ -71,5 +71,8 @@ class Generate:
         failures = data.manifest["failures"]
         if failures:
             warn(f"{len(failures)} samples could not be solved: {failures[0]['reason']}")
-        console().print(f"{len(data)} solutions of {self.system} in {escape(str(self.out))}")
+        console().print(
+            f"{len(data)} solutions of {self.system} in {escape(str(self.out))}, "
+            f"{data.manifest['rejection_rate']:.1%} of the draws rejected"
+        )
         return 0

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cst_operator import checkpoint
-from cst_operator.cli._shared import console, open_set, warn
+from cst_operator.cli._shared import console, open_set
 from cst_operator.comparison import num_parameters
 from cst_operator.config_json import config_to_json
 from cst_operator.datasets import TrajectoryDataset, read_trajectory
@@ -44,7 +44,7 @@ class Inspect:
     path: tyro.conf.Positional[Path]
     """Mesh or data file, data set (folder or file), or run folder."""
     thumbnail: Path | None = None
-    """PNG file to draw a plane mesh, or the first solutions of a data set, into."""
+    """PNG file to draw a mesh, or the first solutions of a data set, into."""
 
     def run(self) -> int:
         """Print what is there; status 2 if it has defects."""
@@ -60,13 +60,13 @@ class Inspect:
         suffix = self.path.suffix.lower()
         if self.path.is_file() and suffix in SUFFIXES:
             return self._trajectories(read_file(self.path))
-        if self.path.is_file() and suffix == ".pvd":
+        if self.path.is_file() and _is_series(self.path):
             return self._trajectories([read_series(self.path)])
         if self.path.is_file():
             field = read_mesh(self.path, weights=False)
             report = mesh_report(field)
             _show_mesh(self.path, report)
-            self._draw({self.path.name: field} if field.channels else {})
+            self._draw({self.path.name: field})
             return 0 if report.ok else 2
         if (self.path / "config.json").is_file() or checkpoint.steps(self.path):
             _show_run(self.path)
@@ -86,12 +86,18 @@ class Inspect:
     def _draw(self, fields: dict[str, PointField]) -> None:
         if self.thumbnail is None:
             return
-        from cst_operator.plots import plot_fields, save_figure
+        from cst_operator.cli._thumbnail import thumbnail
+        from cst_operator.plots import save_figure
 
-        if not fields or any(field.dim != 2 for field in fields.values()):
-            warn(f"{self.path} has no fields in two dimensions, so {self.thumbnail} is not drawn")
-            return
-        save_figure(plot_fields(fields), self.thumbnail, dpi=100)
+        save_figure(thumbnail(fields), self.thumbnail, dpi=100)
+
+
+def _is_series(path: Path) -> bool:
+    """Whether a file holds meshes at several times."""
+    suffix = path.suffix.lower()
+    if suffix not in (".xdmf", ".xmf"):
+        return suffix == ".pvd"
+    return b'CollectionType="Temporal"' in path.read_bytes()
 
 
 def _show_mesh(path: Path, report: MeshReport) -> None:

@@ -272,7 +272,10 @@ def test_a_description_is_json_and_tells_configurations_apart():
     assert geometry["f"] == "cst_operator.datasets.generation.describe"
 
 
-def test_the_progress_bar_goes_to_stderr(tmp_path, capsys):
+def test_the_progress_bar_goes_to_stderr_with_rate_and_time_left(tmp_path, capsys):
     generate(Ramp(), 2, out=tmp_path)
     captured = capsys.readouterr()
     assert captured.out == "" and "generate ramp" in captured.err and "2/2" in captured.err
+    assert re.search(
+        r"2/2 [\d.e+]+/s \d:\d\d:\d\d \d:\d\d:\d\d", captured.err
+    )  # rate, time, time left
