@@ -44,7 +44,7 @@ from cst_operator.solvers.semidiscrete import (
     rate_of_change,
     scalar_trajectory,
     semidiscrete,
-    smooth,
+    smooth_without_flux,
     tr_bdf2,
 )
 from cst_operator.solvers.system import (
@@ -289,9 +289,7 @@ class AdvectionDiffusion:
             b = np.stack([slope[1], -slope[0]])
             closed = csr_matrix((space.basis.N, space.basis.N))
             transport = _transport(space, b, diffusivity, f, 0.0, walls, closed)
-            everything = np.arange(space.basis.N)
-            still = Semidiscrete(space.mass(), space.stiffness(1.0), 0 * psi, everything, 0 * psi)
-            start = smooth(still, space.load(q), self.smoothing)
+            start = smooth_without_flux(space, q, self.smoothing)
             nodal = space.nodal_gradient(psi)
             flow = (nodal[:, 1].copy(), -nodal[:, 0])
             return _trajectory(

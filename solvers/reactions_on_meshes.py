@@ -32,10 +32,9 @@ from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.implicit_explicit import SplitSystem, integrate_split, split_rates
 from cst_operator.solvers.periodic import frame_times as even_times
 from cst_operator.solvers.semidiscrete import (
-    Semidiscrete,
     frame_times,
     nodal_trajectory,
-    smooth,
+    smooth_without_flux,
 )
 from cst_operator.solvers.system import (
     DomainSampler,
@@ -207,7 +206,7 @@ class ReactingSystem(ABC):
         space = drawn.discretize()
         walls = drawn.geometry.parts
         with naming(seed, index):
-            start = _smoothed(space, functions, self.smoothing)
+            start = np.stack([smooth_without_flux(space, q, self.smoothing) for q in functions])
             return _trajectory(
                 space,
                 drawn.mesh,
@@ -218,9 +217,3 @@ class ReactingSystem(ABC):
                 self.channels,
                 {**sample_parameters(drawn, seed, index, refine, walls), **parameters},
             )
-
-
-def _smoothed(space: Discretization, functions: Sequence[Coefficient], length: float) -> Array:
-    nothing, everything = np.zeros(space.basis.N), np.arange(space.basis.N)
-    free = Semidiscrete(space.mass(), space.stiffness(1.0), nothing, everything, nothing)
-    return np.stack([smooth(free, space.load(q), length) for q in functions])

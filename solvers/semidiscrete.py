@@ -11,7 +11,7 @@ from scipy.sparse.linalg import SuperLU
 
 from cst_operator.errors import InputError, SolverError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.solvers.finite_elements import Discretization
+from cst_operator.solvers.finite_elements import Coefficient, Discretization
 from cst_operator.solvers.linear_systems import factorize
 from cst_operator.solvers.poisson import Diffusion
 
@@ -27,6 +27,7 @@ __all__ = [
     "scalar_trajectory",
     "semidiscrete",
     "smooth",
+    "smooth_without_flux",
     "tr_bdf2",
 ]
 
@@ -96,6 +97,17 @@ def smooth(system: Semidiscrete, load: Array, length: float) -> Array:
     once = filtered.solve(load[system.free])
     result: Array = filtered.solve(system.mass @ once)
     return result
+
+
+def smooth_without_flux(space: Discretization, q: Coefficient, length: float) -> Array:
+    r"""Solution of :math:`(1 - s^2 \Delta)^2 w = q`, s the length, [D].
+
+    The normal derivatives of w and :math:`\Delta w` vanish, and w is the same on every mesh of a
+    domain.
+    """
+    everything, zero = np.arange(space.basis.N), np.zeros(space.basis.N)
+    free = Semidiscrete(space.mass(), space.stiffness(1.0), zero, everything, zero)
+    return smooth(free, space.load(q), length)
 
 
 def near_rest(system: Semidiscrete, load: Array, length: float) -> Array:

@@ -35,7 +35,7 @@ from cst_operator.solvers.finite_volumes import median_dual
 from cst_operator.solvers.geometry import Geometry
 from cst_operator.solvers.periodic import frame_times as even_times
 from cst_operator.solvers.random_fields import FieldSampler, GaussianField
-from cst_operator.solvers.semidiscrete import Semidiscrete, frame_times, smooth
+from cst_operator.solvers.semidiscrete import frame_times, smooth_without_flux
 from cst_operator.solvers.system import (
     DEFAULT_DOMAIN,
     INITIAL,
@@ -211,23 +211,16 @@ class ShallowWater:
         q = self.initial.sample(stream(seed, index, drawn.attempt, INITIAL))
         space = discretize(drawn.mesh, degree=1)
         with naming(seed, index):
-            surface = _smooth_surface(drawn.discretize(), q, self.smoothing)
+            surface = smooth_without_flux(drawn.discretize(), q, self.smoothing)
             bed = space.at_dofs(ground)
             still = np.zeros((len(bed), 2))
             return _trajectory(
                 drawn.mesh,
                 space,
-                np.column_stack([surface - bed, still]),
+                np.column_stack([surface[: len(bed)] - bed, still]),
                 even_times(self.final_time, self.num_frames),
                 bed,
                 self.gravity,
                 self.cfl,
                 sample_parameters(drawn, seed, index, refine, ()),
             )
-
-
-def _smooth_surface(space: Discretization, q: Coefficient, length: float) -> Array:
-    """The smoothed field at the mesh points, [N], nearly the same on every mesh."""
-    everything, zero = np.arange(space.basis.N), np.zeros(space.basis.N)
-    system = Semidiscrete(space.mass(), space.stiffness(1.0), zero, everything, zero)
-    return smooth(system, space.load(q), length)[: space.num_points]

@@ -28,6 +28,7 @@ from cst_operator.solvers.system import (
     DomainSampler,
     FixedDomain,
     Meshable,
+    check_frames,
     mesh_domain,
     naming,
     sample_parameters,
@@ -172,8 +173,7 @@ class SurfaceFitzHughNagumo:
     def __post_init__(self) -> None:
         if min(self.diffusion) < 0:
             raise InputError(f"diffusion is {self.diffusion}; expected numbers not below 0")
-        if self.num_frames < 2 or not self.final_time > 0 or not self.dt > 0:
-            raise InputError("expected num_frames of 2 or more, final_time > 0 and dt > 0")
+        check_frames(self.num_frames, self.final_time, self.dt)
 
     @property
     def version(self) -> str:

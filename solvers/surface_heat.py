@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers.finite_elements import Coefficient
 from cst_operator.solvers.linear_systems import factorize
@@ -28,6 +28,7 @@ from cst_operator.solvers.system import (
     F,
     FixedDomain,
     Meshable,
+    check_frames,
     mesh_domain,
     naming,
     sample_parameters,
@@ -123,8 +124,7 @@ class SurfaceHeat:
     name: str = "heat_surface"
 
     def __post_init__(self) -> None:
-        if self.num_frames < 2 or not self.final_time > 0 or not self.dt > 0:
-            raise InputError("expected num_frames of 2 or more, final_time > 0 and dt > 0")
+        check_frames(self.num_frames, self.final_time, self.dt)
 
     @property
     def version(self) -> str:
