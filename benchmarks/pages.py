@@ -111,6 +111,20 @@ HEADLINES: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         ],
     ),
     (
+        "training",
+        "A step of `cst.fit` beside one of a plain PyTorch loop with the same model, loss and "
+        "data: CPU milliseconds and what `fit` takes more of them, steps a second, MiB of the "
+        "process; in two processes each has half of every batch.",
+        [
+            ("fit", "training", "overhead"),
+            *(
+                (model, "training", metric)
+                for metric in ("cpu_ms_per_step", "steps_per_second", "peak_memory")
+                for model in ("plain", "fit", "fit_2_processes")
+            ),
+        ],
+    ),
+    (
         "datasets",
         "Solutions of Poisson's equation a second with one worker and with two; windows of 8 "
         "frames of 65,536 points a second that the training loop gets from a set on the disk, "

@@ -144,17 +144,37 @@ def test_the_scaling_benchmark_measures_a_model_of_about_a_million_parameters(na
     assert calls[0].numel() == 256  # an answer for every point; then a backward pass
 
 
-@pytest.mark.parametrize("what", ("plain", "fit"))
-def test_the_training_benchmark_times_the_steps_after_the_first_ones(what, monkeypatch):
+@pytest.mark.parametrize("what", ("plain", "fit", "fit_values"))
+def test_the_training_benchmark_takes_the_fastest_epoch_after_the_first(what, monkeypatch):
     small = CSTConfig(dim=2, in_channels=1, out_channels=1, width=16, depth=1, heads=2)
     monkeypatch.setattr(training, "MODEL", small)
     monkeypatch.setattr(training, "NUM_EXAMPLES", 16)
+    monkeypatch.setattr(training, "EPOCH", 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    clock = iter(range(1000))
-    monkeypatch.setattr(training.time, "perf_counter", lambda: 0.5 * next(clock))
-    found = training.measure(what, training.WARM_UP + 4)
-    assert found["steps_per_second"] == pytest.approx(2.0)  # two ticks of the clock a second
-    assert found["cpu_ms_per_step"] > 0 and found["peak_memory"] > 50
+    # Start, two steps to warm up, an epoch of 1 s a step, one of 0.5 s, and one step more.
+    clock = iter((0.0, 3.0, 3.1, 4.1, 5.1, 5.6, 6.1, 6.2))
+    monkeypatch.setattr(training, "now", lambda: (0.1 * (wall := next(clock)), wall))
+    found = training.measure(what, 2)
+    assert found["steps_per_second"] == pytest.approx(2.0)
+    assert found["first_step"] == 3.0
+    assert found["cpu_ms_per_step"] == pytest.approx(50)
+    assert found["peak_memory"] > 50
+
+
+def test_overhead_is_that_over_the_plain_loop_in_as_many_processes():
+    cost = {"plain": 10.0, "fit": 10.5, "plain_2_processes": 6.0, "fit_2_processes": 6.6}
+    cost |= {"fit_values": 4.0}
+    rounds = [
+        {k: {"cpu_ms_per_step": f * v, "steps_per_second": 1 / f} for k, v in cost.items()}
+        for f in (2.0, 1.0, 1.5)
+    ]
+    rounds.append({training.COMPILED: {"cpu_ms_per_step": 2.0, "steps_per_second": 1.0}})
+    rows = training.rows_of(training.best_of(rounds))
+    found = {(r["model"], r["metric"]): r["value"] for r in rows}
+    assert found["fit", "overhead"] == pytest.approx(0.05)
+    assert found["fit_2_processes", "overhead"] == pytest.approx(0.1)
+    assert found[training.COMPILED, "speedup"] == pytest.approx(2.0)
+    assert found["fit", "cpu_ms_per_step"] == 10.5 and found["fit", "steps_per_second"] == 1.0
 
 
 def test_graded_meshes_are_about_ten_times_as_dense_in_the_corner():
