@@ -9,6 +9,9 @@ from cst_operator.fields import PointField
 
 __all__ = ["Ragged"]
 
+# exp of it is exactly zero in every precision in use, while its gradient stays finite.
+_LOG_OF_NOTHING = -1e4
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -52,3 +55,13 @@ class Ragged:
     def unpad(self, dense: Tensor) -> Tensor:
         """[B, N, ...] -> [rows, ...]."""
         return dense.flatten(0, 1)[self.keep]
+
+    def log_share(self, weights: Tensor) -> Tensor:
+        """Logarithm of each point's share of its sample's weights, [rows] -> [B, N].
+
+        Padding has that of nothing: its exponential is exactly zero.
+        """
+        dense = self.pad(weights).masked_fill(self.padding, 0)
+        tiny = torch.finfo(dense.dtype).tiny
+        share = (dense / dense.sum(1, keepdim=True)).clamp_min(tiny).log()
+        return share.masked_fill(self.padding, _LOG_OF_NOTHING)

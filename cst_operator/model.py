@@ -1,7 +1,6 @@
 """The Continuous Spatiotemporal Transformer as a neural operator on point sets."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from cst_operator._layers import make_layers
 from cst_operator._query_memory import fitting_chunk
 from cst_operator._ragged import Ragged
 from cst_operator.cst_config import CSTConfig
@@ -17,29 +17,20 @@ from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.errors import FieldError
 from cst_operator.fields import Example, PointField
 from cst_operator.nn import (
-    Attention,
     Block,
-    FlowingAttention,
     FourierFeatures,
     HiddenFlow,
     LocalAverage,
     Modulation,
-    PointLaplacian,
-    QuadratureAttention,
     SmoothInterpolant,
     TokenNorm,
     choose_anchors,
-    make_attention,
-    make_flow,
     modulate,
 )
 from cst_operator.nn.transforms import in_transform
 from cst_operator.normalization import Normalization
 
 __all__ = ["CSTOperator", "Encoded"]
-
-# exp of it is exactly zero in every precision in use, while its gradient stays finite.
-_LOG_OF_NOTHING = -1e4
 
 
 class Encoded(NamedTuple):
@@ -84,7 +75,7 @@ class CSTOperator(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.width)
         )
-        self.blocks = nn.ModuleList(_layers(config))
+        self.blocks = nn.ModuleList(make_layers(config))
         self.modulation = None
         if config.modulators:
             self.modulation = Modulation(
@@ -134,14 +125,14 @@ class CSTOperator(nn.Module):
         points = Ragged.of(source)
         s = points.pad(self.coordinates(source))
         values = self.normalization.encode(points.pad(source.u))
-        log_weights = _log_share(points.pad(source.weights), points.padding)
+        log_weights = points.log_share(source.weights)
         asked = None
         if self.config.form == "joint":
             if target is None:
                 raise FieldError("the joint form attends to the queries too; encode needs a target")
             queries = Ragged.of(target)
-            places = queries.pad(self.coordinates(target))
-            asked = places, _log_share(torch.ones_like(places[..., 0]), queries.padding)
+            places = self.coordinates(target)
+            asked = queries.pad(places), queries.log_share(torch.ones_like(places[:, 0]))
         return self._read(self, s, values, log_weights, asked)
 
     def _read_dense(
@@ -229,13 +220,8 @@ class CSTOperator(nn.Module):
                 for part in s.split(chunk, dim=1)
             ]
         tensors = [torch.cat(alike, dim=1) for alike in zip(*parts, strict=True)]
-        scale = self.normalization.coordinate_scale(self.config.transient)
-        out = [queries.unpad(self.normalization.decode(tensors[0]))]
-        for k, tensor in enumerate(tensors[1:], start=1):
-            for axis in range(k):
-                tensor = tensor / scale.view(-1, *(1,) * axis)
-            out.append(queries.unpad(tensor * self.normalization.out_std.view(-1, *(1,) * k)))
-        return Derivatives(out, dim=self.config.dim)
+        tensors = self.normalization.decode_derivatives(tensors, self.config.transient)
+        return Derivatives([queries.unpad(tensor) for tensor in tensors], dim=self.config.dim)
 
     @torch.no_grad()
     def predict(
@@ -369,36 +355,6 @@ class CSTOperator(nn.Module):
             )
 
 
-def _layers(config: CSTConfig) -> Iterator[Block | HiddenFlow]:
-    """Blocks, each followed by a flow of the tokens if there is one."""
-    for layer in range(config.depth):
-        attention = make_attention(
-            config.attention[layer % len(config.attention)],
-            config.width,
-            config.heads,
-            dim=config.coordinates,
-            count=config.sites,
-            max_turns=config.max_turns,
-            radii=config.radii,
-        )
-        # Before the anchors are chosen, a flow would cost the square of the number of points.
-        if config.flow_of == "attention" and not (config.anchors and layer == 0):
-            attention = _flowing(config, attention)
-        yield Block(attention, width=config.width, hidden=config.hidden)
-        if config.flow != "none" and config.flow_of == "hidden":
-            flow = make_flow(config.flow, steps=config.flow_steps, groups=1, dim=config.coordinates)
-            yield HiddenFlow(flow, config.flow_radius)
-
-
-def _flowing(config: CSTConfig, attention: Attention) -> Attention:
-    if config.flow == "none" or not isinstance(attention, QuadratureAttention):
-        return attention
-    flow = make_flow(
-        config.flow, steps=config.flow_steps, groups=config.heads, dim=config.coordinates
-    )
-    return FlowingAttention(attention, flow, partial(PointLaplacian, radius=config.flow_radius))
-
-
 def _split(field: PointField, chunk: int) -> Iterator[PointField]:
     """The places of a field, so many at a time; a field without points as it is."""
     times = field.time.split(chunk)
@@ -412,11 +368,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _take(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
-
-
-def _log_share(weights: Tensor, padding: Tensor) -> Tensor:
-    """Logarithm of each point's share of its sample, [B, N]."""
-    weights = weights.masked_fill(padding, 0)
-    tiny = torch.finfo(weights.dtype).tiny
-    share = (weights / weights.sum(1, keepdim=True)).clamp_min(tiny).log()
-    return share.masked_fill(padding, _LOG_OF_NOTHING)

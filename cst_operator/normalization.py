@@ -1,6 +1,6 @@
 """Affine maps between the user's units and the unit scale a network works in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,22 @@ class Normalization(nn.Module):
     def decode(self, u: Tensor) -> Tensor:
         """Answers in the user's units."""
         return u * self.out_std + self.out_mean
+
+    def decode_derivatives(self, orders: Sequence[Tensor], transient: bool) -> list[Tensor]:
+        """Answers and their derivatives in the user's units, by the chain rule.
+
+        Args:
+            orders: answers at unit scale, [..., c], and their derivatives in unit-scale
+                coordinates, [..., c, D], [..., c, D, D] and so on.
+            transient: whether the last coordinate is time.
+        """
+        scale = self.coordinate_scale(transient)
+        out = [self.decode(orders[0])]
+        for k, tensor in enumerate(orders[1:], start=1):
+            for axis in range(k):
+                tensor = tensor / scale.view(-1, *(1,) * axis)
+            out.append(tensor * self.out_std.view(-1, *(1,) * k))
+        return out
 
 
 def _or_one(value: Tensor) -> Tensor:
