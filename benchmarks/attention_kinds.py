@@ -4,8 +4,8 @@ The data, the task and the settings of :mod:`benchmarks.poisson_domains`, every 
 CPU seconds on one thread. Scored on unseen domains, zero-shot on their meshes with four times the
 nodes, and on meshes of them that are graded towards a corner: there ten times as many nodes for an
 area as at the far side. ``full_unweighted`` is full attention whose points all count the same, in
-training and when it is asked. A kind that an earlier run with the same options finished is kept;
-delete benchmarks/out/attention_kinds to start over.
+training and when it is asked. What an earlier run of the same commit with the
+same options finished is kept; delete benchmarks/out/attention_kinds to start over.
 
     OMP_NUM_THREADS=1 python -m benchmarks.attention_kinds [--seconds 240] [--jobs 2] [--quick]
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cst_operator._atomic import write_atomically
+from cst_operator.comparison import source_commit
 
 __all__ = ["Rows", "kept_rows"]
 
@@ -14,13 +15,14 @@ Rows = list[dict[str, Any]]
 
 
 def kept_rows(path: Path, options: dict[str, Any], measure: Callable[[], Rows]) -> Rows:
-    """Rows that an earlier run with the same options left at ``path``, or new ones, left there.
+    """Rows that an earlier run of this commit with these options left, or new ones, left there.
 
     Args:
         path: a JSON file.
         options: everything that the rows depend on and that a caller can change; JSON values.
         measure: what makes the rows.
     """
+    options = {**options, "commit": source_commit()}
     if path.is_file() and (found := json.loads(path.read_text()))["options"] == options:
         rows: Rows = found["rows"]
         return rows

@@ -4,8 +4,8 @@
 nodes, the answer u. Both models train on the same 1,000 solutions for the same CPU seconds on one
 thread each, side by side, and are scored on unseen domains and, without further training, on meshes
 of those domains with four times the nodes. Steps are set by the measured time of a step, so that
-both end with their whole learning-rate schedule. A model that an earlier run with the same options
-finished is kept; delete benchmarks/out/poisson_domains to start over.
+both end with their whole learning-rate schedule. What an earlier run of the same commit
+with the same options finished is kept; delete benchmarks/out/poisson_domains to start over.
 
     OMP_NUM_THREADS=1 python -m benchmarks.poisson_domains [--seconds 1800] [--jobs 2] [--quick]
 """

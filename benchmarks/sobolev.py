@@ -16,8 +16,8 @@ learning-rate schedule. ``step_ratio`` is the processor time of a step with term
 that of a plain step, with 64 queries (``step``) or all points as queries (``step_all``) and
 derivatives in 64 points either way, the fastest of several in turns.
 
-A training that an earlier run with the same options finished is kept; delete benchmarks/out/sobolev
-to start over. In full about an hour on two cores.
+What an earlier run of the same commit with the same options finished is kept; delete
+benchmarks/out/sobolev to start over. In full about an hour on two cores.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sobolev [--seconds 220] [--jobs 2] [--quick]
 """

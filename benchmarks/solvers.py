@@ -12,8 +12,8 @@
   prepares once is in the trajectory, whose last steps need not be made: steps are fixed and cost
   the same. A checked trajectory costs the sum of its halvings, at least 1.5 times as much.
 
-What an interrupted run with the same options finished is kept in benchmarks/out/solvers until the
-record is written; delete it after a change of the code. In full about 12 minutes on two cores.
+What an earlier run of the same commit with the same options finished is kept; delete
+benchmarks/out/solvers to start over. In full about 12 minutes on two cores.
 
     OMP_NUM_THREADS=1 python -m benchmarks.solvers [--device cuda] [--quick]
 """
@@ -21,7 +21,6 @@ record is written; delete it after a change of the code. In full about 12 minute
 import argparse
 import dataclasses
 import math
-import shutil
 import statistics
 import tempfile
 import time
@@ -273,7 +272,6 @@ def main() -> None:
         folder=HERE / "results" / ("quick" if quick else ""),
         threads=torch.get_num_threads(),
     )
-    shutil.rmtree(folder)
     console.print(f"record: {record}")
 
 

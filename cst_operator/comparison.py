@@ -25,7 +25,15 @@ from cst_operator.errors import InputError
 from cst_operator.evaluation import Examples, Model, Scores, evaluate
 from cst_operator.metrics import Metric, max_error, relative_h1, relative_l2
 
-__all__ = ["Comparison", "benchmark_record", "benchmark_row", "compare", "join", "num_parameters"]
+__all__ = [
+    "Comparison",
+    "benchmark_record",
+    "benchmark_row",
+    "compare",
+    "join",
+    "num_parameters",
+    "source_commit",
+]
 
 _KEYS = ("model", "split", "metric", "value", "unit", "seed")
 _TIMED = 5  # examples
@@ -213,7 +221,7 @@ def benchmark_record(
                 "a benchmark records finite numbers"
             )
     record = {
-        "commit": _commit(),
+        "commit": source_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
         "command": _command() if command is None else command,
@@ -271,7 +279,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _commit() -> str:
+def source_commit() -> str:
     """The commit of the source, with "+" if files differ from it; "" outside a repository."""
     root = Path(__file__).resolve().parents[1]
     try:

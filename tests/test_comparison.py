@@ -166,10 +166,10 @@ def test_the_commit_is_marked_where_files_differ_from_it(
     package.mkdir()
     monkeypatch.setattr(module, "__file__", str(package / "comparison.py"))
     git("init", "-q")
-    assert module._commit() == ""
+    assert module.source_commit() == ""
     (package / "a").write_text("one")
     git("add", "-A")
     git("commit", "-q", "-m", "one")
-    assert module._commit() == git("rev-parse", "HEAD")
+    assert module.source_commit() == git("rev-parse", "HEAD")
     (package / "a").write_text("two")
-    assert module._commit() == git("rev-parse", "HEAD") + "+"
+    assert module.source_commit() == git("rev-parse", "HEAD") + "+"
