@@ -287,7 +287,7 @@ def test_the_cost_of_terms_is_that_beside_a_plain_step(monkeypatch):
     model = cst.CSTOperator(
         CSTConfig(dim=2, in_channels=1, out_channels=1, width=16, depth=1, heads=2)
     )
-    rows = sobolev.step_costs(model, training.examples()[:2], 2, 0)
+    rows = sobolev.step_costs(model, training.examples()[:2], "step", 2, 0)
     ratios = {r["model"]: r["value"] for r in rows if r["metric"] == "step_ratio"}
     assert ratios == {"k0": 1.0, "k1_target": 2.0, "k1_smoothing": 3.0}
 

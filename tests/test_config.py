@@ -53,7 +53,7 @@ def test_values_of_every_table_arrive(tmp_path: Path) -> None:
         data="d",
         task=TaskConfig(inputs=("f", "a")),
         model=Architecture(width=32, radii=(0.2, 2.0)),
-        loss=SobolevLoss(order=0, num_points=0),
+        loss=SobolevLoss(order=0),
         fit=FitConfig(lr=3e-4, clip=2.0),
     )
     assert isinstance(config.fit.clip, float)
