@@ -18,18 +18,9 @@ _CONSTANTS = (
 )
 _LINEAR = (
     *("__getitem__", "__neg__", "chunk", "contiguous", "double", "expand", "expand_as", "flatten"),
-    *(
-        "float",
-        "gather",
-        "mean",
-        "movedim",
-        "neg",
-        "pad",
-        "permute",
-        "repeat_interleave",
-        "reshape",
-    ),
-    *("split", "squeeze", "sum", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view"),
+    *("float", "gather", "mean", "movedim", "neg", "permute", "repeat_interleave"),
+    *("reshape", "split", "squeeze", "sum", "to", "transpose", "unbind", "unflatten", "unsqueeze"),
+    "view",
 )
 
 
@@ -151,8 +142,15 @@ def _affine(function: Any, x: Any, weight: Tensor, bias: Tensor | None = None) -
     return Jet(function(x.value, weight, bias), [function(slope, weight) for slope in x.slopes])
 
 
-def _add(function: Any, a: Any, b: Any) -> Jet:
-    value = function(_value(a), _value(b))
+def _pad(function: Any, x: Jet, size: Any, mode: str = "constant", value: Any = None) -> Jet:
+    """``pad``, whose margin does not change."""
+    slopes = [function(slope, size, mode) for slope in x.slopes]
+    return Jet(function(x.value, size, mode, value), slopes)
+
+
+def _add(function: Any, a: Any, b: Any, *, alpha: float = 1.0) -> Jet:
+    b = b if alpha == 1 else alpha * b
+    value = _value(a) + _value(b)
     if not isinstance(a, Jet):
         a, b = b, a
     if not isinstance(b, Jet):
@@ -160,8 +158,8 @@ def _add(function: Any, a: Any, b: Any) -> Jet:
     return Jet(value, [x + y for x, y in zip(a.slopes, b.slopes, strict=True)])
 
 
-def _subtract(function: Any, a: Any, b: Any) -> Jet:
-    return _add(torch.add, a, -b)
+def _subtract(function: Any, a: Any, b: Any, *, alpha: float = 1.0) -> Jet:
+    return _add(function, a, -b, alpha=alpha)
 
 
 def _product(function: Any, *args: Any) -> Jet:
@@ -290,6 +288,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("div", "__truediv__"), _divide),
     **dict.fromkeys(("cat", "stack"), _join),
     "addcmul": _add_product,
+    "pad": _pad,
     "linear": _affine,
     "layer_norm": _normalize,
     "scaled_dot_product_attention": _attend,
