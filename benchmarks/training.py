@@ -80,9 +80,10 @@ def plain_loop(model: nn.Module, data: list[Example], steps: int, tick: Callable
     """The plainest loop that does the same: load, differentiate, exchange, clip, step."""
     processes = connect()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    order = torch.Generator().manual_seed(SEED)  # the same in every process
     done = 0
     while done < steps:
-        own = torch.randperm(len(data))[processes.rank :: processes.size].tolist()
+        own = torch.randperm(len(data), generator=order)[processes.rank :: processes.size].tolist()
         for batch in DataLoader(data, batch_size=BATCH_SIZE // processes.size, sampler=own):
             optimizer.zero_grad(set_to_none=True)
             LOSS(model, batch).total.backward()
@@ -210,6 +211,7 @@ def main() -> None:
         if connect().is_first:
             print(json.dumps(found))
         return
+    torch.set_num_threads(1)  # as in what is measured; the record says how many
     rounds = [
         {what: measured(what, epochs) for what in TRAININGS}
         for _ in range(1 if arguments.quick else 3)

@@ -97,7 +97,7 @@ def parts(
                 batch = next(loaded)
                 lengths = [side.ptr.diff() for side in batch]
                 yield Part(
-                    batch=Example(*(side.to(device, non_blocking=True) for side in batch)),
+                    batch=Example(*batch).to(device, non_blocking=True),
                     number=i,
                     share=(cuts[i + 1] - cuts[i]) / size,
                     last=i == own[-1],

@@ -14,6 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from cst_operator._precision import full_precision
 from cst_operator.errors import MeshError
 
 __all__ = [
@@ -218,7 +219,8 @@ def cell_geometry(pos: Tensor, kind: str, index: Tensor) -> tuple[Tensor, Tensor
         )
     corners = pos[index]  # [n, v, d]
     edges = corners - corners[:, :1]
-    jacobian = torch.einsum("qvk,nvd->nqdk", cell.basis_gradient.to(pos), edges)
+    with full_precision(pos):
+        jacobian = torch.einsum("qvk,nvd->nqdk", cell.basis_gradient.to(pos), edges)
     factor = measure(jacobian)
     if jacobian.shape[-1] == 0:
         resolution = torch.zeros_like(factor)

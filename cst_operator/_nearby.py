@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cst_operator._precision import full_precision
 from cst_operator._ragged import Ragged
 from cst_operator.fields import PointField
 
@@ -41,8 +42,10 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
     change = samples[batch[..., None], index] - u[..., None, :]
     weight = torch.where(real, (-2 * offset.square().sum(-1)).exp(), 0)[..., None]
     turned = (weight * offset).transpose(-1, -2)
-    # On a line or in one point neighbours determine no plane; of those that fit, the flattest.
-    inverse = torch.linalg.pinv(turned @ offset, hermitian=True, rtol=1e-5)
-    slope = inverse @ (turned @ change)  # [B, M, d, c]
     step = ((query - x) / radius[..., 0])[..., None, :]
-    return asked.unpad(u + (step @ slope)[..., 0, :])
+    with full_precision(places):
+        # On a line or in one point neighbours determine no plane; of those that fit, the flattest.
+        inverse = torch.linalg.pinv(turned @ offset, hermitian=True, rtol=1e-5)
+        slope = inverse @ (turned @ change)  # [B, M, d, c]
+        change = (step @ slope)[..., 0, :]
+    return asked.unpad(u + change)

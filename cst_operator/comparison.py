@@ -256,7 +256,7 @@ def _forward_time(model: Model, examples: Examples, device: str | torch.device |
         place = before if device is None else torch.device(device)
         if place is not None:
             model.to(place)
-            some = [type(e)(e.source.to(place), e.target.to(place)) for e in some]
+            some = [example.to(place) for example in some]
     try:
         model(*some[0])
         seconds = []

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cst_operator._cells import cell_geometry, cells_dim, reference_cell
+from cst_operator._precision import full_precision
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import point_weights
@@ -99,7 +100,8 @@ def gradient_operator(
             gradient.
     """
     if field.get("cells"):
-        return _from_cells(field)
+        with full_precision(field.pos):
+            return _from_cells(field)
     return _from_points(field, degree, neighbors)
 
 
@@ -211,5 +213,5 @@ def _sparse(where: Tensor, entries: list[Tensor], shape: tuple[int, int]) -> Ten
 
 def _multiply(matrix: Tensor, u: Tensor) -> Tensor:
     """Sparse times dense in the precision of the matrix, also inside autocast."""
-    with torch.autocast(device_type=u.device.type, enabled=False):
+    with full_precision(u):
         return torch.sparse.mm(matrix, u.to(matrix.dtype))

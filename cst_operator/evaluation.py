@@ -1,6 +1,5 @@
 """Scores of a model on examples: per sample, per channel, and their mean."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -188,10 +187,7 @@ def answer(model: Model, source: PointField, target: PointField) -> PointField:
     """
     home = target.pos.device
     place = _device_of(model) if isinstance(model, nn.Module) else home
-    if place != home:
-        source, asked = (copy.copy(field).to(place) for field in (source, target))
-    else:
-        asked = target
+    source, asked = Example(source, target).to(place)
     predict = getattr(model, "predict", None)
     with torch.no_grad():
         if callable(predict):
@@ -238,7 +234,7 @@ def _predict_batch(model: nn.Module, group: list[Example], device: torch.device)
     """One answer per example, on the CPU, from one call on their batch."""
     (batch,) = DataLoader(group, batch_size=len(group))
     sizes = [example.target.num_points for example in group]
-    answer = model(batch.source.to(device), batch.target.to(device))
+    answer = model(*batch.to(device))
     if len(answer) != sum(sizes):
         raise InputError(
             f"the model answered {len(answer)} rows for {sum(sizes)} query points; "

@@ -4,6 +4,7 @@ Legend of shapes, used in every docstring: B samples, N source points, M query p
 dimensions, c channels, T frames, L layers, h heads, k head width.
 """
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -267,6 +268,10 @@ class Example(NamedTuple):
     """The known field: N points with input channels and quadrature weights."""
     target: PointField
     """The query points: M points with the wanted values, and their derivatives where known."""
+
+    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> "Example":
+        """The same on a device; these fields stay where they are, unlike PyG's own ``to``."""
+        return Example(*(copy.copy(side).to(device, non_blocking=non_blocking) for side in self))
 
 
 def trapezoid_weights(times: Tensor) -> Tensor:

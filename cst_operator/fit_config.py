@@ -1,6 +1,7 @@
 """How a model is trained, and the learning rate of every step."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,8 +34,14 @@ class FitConfig:
     """Decoupled weight decay of matrices; biases, norms and scalars have none."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises linearly."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """What the learning rate does after the warm-up: it falls by half a "cosine" or on a "linear"
+    path, stays "constant", or, in "wsd" (warm-up, stable, decay), stays and falls linearly at the
+    end."""
+    cooldown: float = 0.2
+    """Share of the steps after the warm-up in which "wsd" falls."""
     floor: float = 0.01
-    """Share of the largest learning rate at which the cosine ends."""
+    """Share of the largest learning rate at which a schedule that falls ends."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.999
@@ -94,6 +101,7 @@ class FitConfig:
             ("muon_lr", lambda x: 0 <= x < math.inf, "a positive number, or 0 for AdamW alone"),
             ("weight_decay", lambda x: 0 <= x < math.inf, "zero or a positive number"),
             ("warmup", lambda x: 0 <= x < 1, "a share of the steps from 0 to below 1"),
+            ("cooldown", lambda x: 0 < x <= 1, "a share of the steps from above 0 to 1"),
             ("floor", lambda x: 0 <= x <= 1, "a share of lr from 0 to 1"),
             ("clip", lambda x: 0 <= x < math.inf, "a positive number, or 0 for no limit"),
             ("ema", lambda x: 0 <= x < 1, "a number from 0 to below 1"),
@@ -103,6 +111,7 @@ class FitConfig:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
                 raise ConfigError(f"{name} is {value!r}; expected {words}")
         for name, allowed in (
+            ("schedule", tuple(_SHAPES)),
             ("precision", ("float32", "bfloat16", "float16")),
             ("device", ("auto", "cpu", "cuda")),
         ):
@@ -112,10 +121,26 @@ class FitConfig:
                 )
 
 
+# Where the learning rate is between its floor (0) and its largest value (1), after a share of the
+# steps after the warm-up.
+_SHAPES: Mapping[str, Callable[[float, FitConfig], float]] = {
+    "cosine": lambda done, config: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done, config: 1 - done,
+    "constant": lambda done, config: 1.0,
+    "wsd": lambda done, config: min(1.0, (1 - done) / config.cooldown),
+}
+
+
 def learning_rate(step: int, config: FitConfig) -> float:
-    """Learning rate of step number ``step``, counted from 0: a line up, half a cosine down."""
+    """Learning rate of step number ``step``, counted from 0: a line up, then the schedule.
+
+    Source: Loshchilov, Hutter, SGDR, ICLR 2017 ("cosine"); Hu et al., MiniCPM, 2024 ("wsd");
+    Hägele et al., Scaling laws and compute-optimal training beyond fixed training durations, 2024
+    (a cool-down of a fifth of the steps).
+    """
     rising = round(config.warmup * config.steps)
     if step < rising:
         return config.lr * (step + 1) / rising
     done = (step - rising) / max(1, config.steps - 1 - rising)
-    return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
+    share = _SHAPES[config.schedule](done, config)
+    return config.lr * (config.floor + (1 - config.floor) * share)

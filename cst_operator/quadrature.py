@@ -16,6 +16,7 @@ from scipy.spatial import (
 from torch import Tensor
 
 from cst_operator._cells import cell_geometry, cells_dim, reference_cell
+from cst_operator._precision import full_precision
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 
@@ -32,7 +33,8 @@ def integrate(u: Tensor, weights: Tensor) -> Tensor:
     Returns:
         One integral per channel, [c].
     """
-    return weights.to(u.dtype) @ u
+    with full_precision(u):
+        return weights.to(u.dtype) @ u
 
 
 def node_weights(pos: Tensor, cells: Mapping[str, Tensor]) -> Tensor:
@@ -57,7 +59,9 @@ def node_weights(pos: Tensor, cells: Mapping[str, Tensor]) -> Tensor:
     cells_dim(cells)
     weights = pos.new_zeros(len(pos))
     for kind, index in cells.items():
-        shares = _volume_elements(pos, kind, index) @ reference_cell(kind).basis.to(pos)
+        volume = _volume_elements(pos, kind, index)
+        with full_precision(pos):
+            shares = volume @ reference_cell(kind).basis.to(pos)
         weights = weights.index_add(0, index.flatten(), shares.flatten())
     return weights
 

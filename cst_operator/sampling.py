@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cst_operator._precision import full_precision
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights
@@ -39,7 +40,8 @@ def sample_cells(field: PointField, generator: torch.Generator) -> PointField:
             f"{', '.join(cells) or 'no cells'}, so split its cells or use its nodes alone"
         )
     volumes = cell_weights(field.pos, cells)
-    parts = [_in_cells(field, cells[kind], volumes[kind], generator) for kind in cells]
+    with full_precision(field.pos):
+        parts = [_in_cells(field, cells[kind], volumes[kind], generator) for kind in cells]
     joined: dict[str, Any] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return PointField(channels=field.channels, units=field.units, **joined)
 

@@ -299,7 +299,7 @@ class SobolevLoss:
                 operator.apply(error).unflatten(1, (c, -1)),
                 operator.apply(reference).unflatten(1, (c, -1)),
                 places,
-                operator.weights.to(u),
+                operator.weights,
                 j,
             )
             error, reference = (operator.nodal(v).flatten(1) for v in (error, reference))

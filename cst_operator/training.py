@@ -84,7 +84,7 @@ def fit(
     progress: bool = True,
     writers: Sequence[LogWriter] = (),
 ) -> Run:
-    """Train a model in place: AdamW, linear warm-up and cosine, clipping, averaged weights.
+    """Train a model in place: AdamW, linear warm-up and a schedule, clipping, averaged weights.
 
     A model with ``fit_normalization`` whose normalization was never fitted is fitted to ``train``
     first; on the way, the loss is asked whether it is defined for every example. What is validated,

@@ -4,16 +4,11 @@ import json
 import os
 import pickle
 import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +17,11 @@ from torch import Tensor, nn
 
 from cst_operator import checkpoint
 from cst_operator._checkpoint_files import manifest_of, to_json
-from cst_operator.checkpoint import TrainingState, load, read, register, save, step_folder
+from cst_operator.checkpoint import TrainingState, load, read, register, save
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError
 from cst_operator.model import CSTOperator
+from tests.checkpoint_samples import Tiny, TinyConfig
 
 FILES = (
     "config.json",
@@ -34,47 +30,6 @@ FILES = (
     "training.safetensors",
     "manifest.json",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A configuration within a configuration."""
-
-    radii: tuple[float, ...] = (0.5,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinyConfig:
-    """One field of every kind that a configuration may have."""
-
-    width: int = 4
-    names: tuple[str, ...] = ("a", "b")
-    pairs: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 1e-30))
-    part: Part = Part(radii=(0.1, 1 / 3))
-    table: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"x": (1, 2)})
-    choice: tuple[int, int] | None = (3, 4)
-    nothing: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ConfigError(f"width is {self.width}; expected at least 1")
-
-
-class Tiny(nn.Module):
-    """Real, complex, integer, tied and buffered tensors."""
-
-    def __init__(self, config: TinyConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.linear = nn.Linear(config.width, config.width)
-        self.tied = nn.Linear(config.width, config.width)
-        self.tied.weight = self.linear.weight
-        self.spectrum = nn.Parameter(torch.randn(3, dtype=torch.complex64))
-        self.register_buffer("count", torch.tensor(3))
-        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
-
-
-register("tiny", TinyConfig, Tiny)
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -155,7 +110,7 @@ def test_a_model_saved_from_a_gpu_loads_on_a_cpu(
     script = (
         "import sys, torch\n"
         "from cst_operator import checkpoint\n"
-        "from tests import test_checkpoint\n"
+        "from tests import checkpoint_samples\n"
         "assert not torch.cuda.is_available(); checkpoint.load(sys.argv[1])"
     )
     root = Path(__file__).resolve().parents[1]
@@ -335,165 +290,3 @@ def test_a_name_is_registered_once() -> None:
     register("tiny", TinyConfig, Tiny)
     with pytest.raises(ConfigError, match="'tiny' is taken by Tiny"):
         register("tiny", CSTConfig, CSTOperator)
-
-
-# --- run folders --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """Three checkpoints whose bias tells the step."""
-    for step in (1, 2, 3):
-        save_step(tmp_path / "run", step)
-    return tmp_path / "run"
-
-
-def save_step(run: Path, step: int) -> None:
-    model = Tiny(TinyConfig())
-    nn.init.constant_(model.linear.bias, float(step))
-    state = TrainingState(tensors={"step": torch.tensor(step)}, values={"step": step})
-    save(model, step_folder(run, step), training=state)
-
-
-def step_of(run: Path) -> int:
-    """The step that all parts of the newest valid checkpoint agree on."""
-    found = read(run)
-    assert found.training is not None
-    step = int(found.training.values["step"])
-    assert step == int(found.training.tensors["step"]) == int(found.weights["linear.bias"][0])
-    return step
-
-
-def test_a_run_loads_its_newest_checkpoint(run: Path) -> None:
-    assert step_of(run) == 3
-    assert load(run).linear.bias[0].item() == 3
-
-
-def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run: Path) -> None:
-    file = step_folder(run, 3) / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="model.safetensors is damaged.*going on with step-0.*2"):
-        assert step_of(run) == 2
-    with pytest.raises(CheckpointError):  # asked for by name, there is no substitute
-        load(step_folder(run, 3))
-
-
-def test_a_run_without_a_valid_checkpoint_is_an_error(run: Path) -> None:
-    for _, folder in checkpoint.steps(run):
-        (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="no valid checkpoint: .*manifest.json is missing"):
-        load(run)
-
-
-def test_pruning_keeps_the_newest_and_clears_leftovers(run: Path) -> None:
-    (run / ".step-00000009.tmp-1-abc").mkdir()
-    checkpoint.prune(run, keep=2)
-    assert sorted(p.name for p in run.iterdir()) == ["step-00000002", "step-00000003"]
-
-
-# --- faults while writing -----------------------------------------------------------------------
-
-
-class _Fault:
-    """Raises at the n-th call of any of the functions that it stands in for."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def wrap(self, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            if self.left == 0:
-                raise OSError(28, "No space left on device")
-            self.left -= 1
-            return function(*args, **kwargs)
-
-        return call
-
-
-def test_a_fault_at_any_write_leaves_the_previous_checkpoint(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import builtins
-
-    failed = 0
-    for at in range(100):
-        fault = _Fault(at)
-        with monkeypatch.context() as patched:
-            for module, name in (
-                (builtins, "open"),
-                (os, "fsync"),
-                (os, "mkdir"),
-                (os, "rename"),
-            ):
-                patched.setattr(module, name, fault.wrap(getattr(module, name)))
-            try:
-                save_step(run, 4)
-            except CheckpointError as error:
-                failed += 1
-                assert "No space left on device" in str(error)
-            else:
-                break
-        complete = step_folder(run, 4).exists()
-        assert step_of(run) == (4 if complete else 3)  # the flush of the parent may fail
-        assert not list(run.glob(".*"))  # nothing half-made is left
-        shutil.rmtree(step_folder(run, 4), ignore_errors=True)
-    # mkdir of the parent and of the folder, 5 x (open, fsync), 2 folders flushed, 1 rename.
-    assert failed == 15
-    assert step_of(run) == 4
-
-
-def test_a_full_disk_leaves_the_previous_checkpoint(run: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sizes = [p.stat().st_size for p in step_folder(run, 3).iterdir()]
-    for limit in (max(sizes) * i // 10 for i in range(10)):
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            with pytest.raises(CheckpointError, match="File too large; older checkpoints"):
-                save_step(run, 4)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert step_of(run) == 3
-        assert not list(run.glob(".*"))
-
-
-@contextmanager
-def writing(run: Path) -> Iterator[None]:
-    """Start a process that saves without end, and wait for its first checkpoint."""
-    code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('tiny', {__file__!r})\n"
-        "tiny = importlib.util.module_from_spec(spec); sys.modules['tiny'] = tiny\n"
-        "spec.loader.exec_module(tiny)\n"
-        "from pathlib import Path\n"
-        f"run = Path({str(run)!r})\n"
-        "step = max((s for s, _ in tiny.checkpoint.steps(run)), default=0)\n"
-        "while True:\n"
-        "    step += 1; tiny.save_step(run, step); tiny.checkpoint.prune(run, keep=2)\n"
-    )
-    root = Path(__file__).resolve().parents[1]
-    before = [s for s, _ in checkpoint.steps(run)]
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
-    try:
-        while [s for s, _ in checkpoint.steps(run)] == before:
-            assert process.poll() is None, "the writer stopped by itself"
-            time.sleep(0.001)
-        yield
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-@pytest.mark.parametrize("kills", (2, pytest.param(50, marks=pytest.mark.slow)))
-def test_a_kill_at_any_moment_leaves_a_valid_newest_checkpoint(
-    tmp_path: Path, kills: int, seed: int
-) -> None:
-    draw = random.Random(seed)
-    reached = 0
-    for _ in range(kills):
-        with writing(tmp_path):
-            time.sleep(draw.random() * 0.05)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # the newest by name is valid, no fallback is needed
-            step = step_of(tmp_path)
-        assert step > reached
-        reached = step

@@ -95,6 +95,28 @@ def test_models_run_in_eval_mode_and_are_left_as_they_were(
     assert not any(model.mode)
 
 
+class Elsewhere(nn.Module):
+    """Lives on a device without values; answers ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+        self.seen: set[str] = set()
+
+    def forward(self, source: PointField, target: PointField) -> torch.Tensor:
+        self.seen |= {tensor.device.type for tensor in (source.pos, target.cells["triangle"])}
+        return torch.ones(target.num_points, 1, dtype=torch.float64)
+
+
+def test_examples_stay_where_they_are(splits: dict[str, list[Example]]) -> None:
+    model = Elsewhere()
+    compare({"m": model}, splits)
+    assert model.seen == {"meta"}
+    for field in (side for split in splits.values() for example in split for side in example):
+        assert {field[key].device.type for key in ("pos", "u", "weights", "time")} == {"cpu"}
+        assert field.cells["triangle"].device.type == "cpu"
+
+
 def test_complex_parameters_count_twice() -> None:
     model = nn.Module()
     model.register_parameter("a", nn.Parameter(torch.zeros(3, dtype=torch.complex64)))

@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back_as_the_same(tmp_path: Path) -> None:
         data='odd "name" \\ ü\n',
         task=TaskConfig(kind="steady", inputs=("f",), outputs=("u",)),
         loss=SobolevLoss(order=2, weights=(1.0, 0.1, 1e-5), relative=False),
-        fit=FitConfig(lr=1e-5, steps=7, precision="bfloat16"),
+        fit=FitConfig(lr=1e-5, steps=7, precision="bfloat16", schedule="wsd", cooldown=0.1),
     )
     path = write_config(tmp_path / "experiment.toml", config)
     assert load_config(path) == config
@@ -84,6 +84,7 @@ def test_what_is_written_is_read_back_as_the_same(tmp_path: Path) -> None:
         ("[fit]\nlr = '1e-3'", ["fit.lr", "a number"]),
         ("[fit]\nlr = -1.0", ["[fit]", "lr is -1.0", "positive"]),
         ("[fit]\ndevice = 'gpu'", ["fit.device", "'gpu'", "'cuda'"]),
+        ("[fit]\nschedule = 'step'", ["fit.schedule", "'step'", "'cosine'", "'wsd'"]),
         ("[loss]\nrelative = 1", ["loss.relative", "true or false"]),
         ("[loss]\nweights = 1.0", ["loss.weights", "a list"]),
         ("[model]\nradii = [1.0]", ["model.radii", "1 entries", "expected 2"]),

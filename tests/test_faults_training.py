@@ -1,7 +1,7 @@
 """What a training survives: kills, signals, full disks, second writers, wrong settings and data.
 
-Faults while one checkpoint is written are in tests/test_checkpoint.py, the death of one of several
-processes in tests/test_processes.py.
+Faults while one checkpoint is written are in tests/test_checkpoint_runs.py, the death of one of
+several processes in tests/test_processes.py.
 """
 
 import os

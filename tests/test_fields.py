@@ -140,6 +140,21 @@ def trajectory() -> Trajectory:
     )  # fmt: skip
 
 
+def test_an_example_is_copied_to_a_device_with_all_it_knows() -> None:
+    one = Example(sample(), sample("triangle"))
+    (batch,) = DataLoader([one, one], batch_size=2)
+    for example in (one, batch):
+        moved = example.to("meta", non_blocking=True)
+        assert type(moved) is Example
+        for here, there in zip(example, moved, strict=True):
+            assert type(there) is type(here) and there.num_points == here.num_points
+            assert there.channels == here.channels and there.units == here.units
+            for key in ("pos", "u", "weights", "time", "gradient", "time_derivative"):
+                assert (here[key].device.type, there[key].device.type) == ("cpu", "meta")
+            for cells, device in ((here.cells, "cpu"), (there.cells, "meta")):
+                assert {index.device.type for index in cells.values()} == {device}
+
+
 def test_a_frame_is_a_field_at_its_time() -> None:
     frame = trajectory().frame(1)
     assert frame.channels == ("p", "q")

@@ -19,7 +19,7 @@ from cst_operator.errors import CheckpointError, ConfigError, InputError, Traini
 from cst_operator.fields import Example, PointField
 from cst_operator.model import CSTOperator
 from cst_operator.sobolev import SobolevLoss
-from cst_operator.training import FitConfig, Run, choose_device, fit, learning_rate, stop_on_signal
+from cst_operator.training import FitConfig, Run, choose_device, fit, stop_on_signal
 from tests.training_samples import (
     CONFIG,
     Doubles,
@@ -398,17 +398,7 @@ def _norm(model: nn.Module) -> Tensor:
     return torch.stack([p.detach().norm() for p in model.parameters()]).norm()
 
 
-# --- schedule, settings, devices, signals -------------------------------------------------------
-
-
-def test_the_learning_rate_rises_linearly_and_falls_by_a_cosine() -> None:
-    config = FitConfig(steps=101, lr=2.0, warmup=20 / 101, floor=0.1)
-    rates = [learning_rate(step, config) for step in range(101)]
-    assert rates[:20] == pytest.approx([2 * (i + 1) / 20 for i in range(20)])
-    assert rates[20] == pytest.approx(2.0)
-    assert rates[60] == pytest.approx(1.1)  # half of the way from 2 to .2
-    assert rates[100] == pytest.approx(0.2)
-    assert all(a > b for a, b in zip(rates[20:], rates[21:], strict=False))
+# --- settings, devices, signals -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -422,6 +412,8 @@ def test_the_learning_rate_rises_linearly_and_falls_by_a_cosine() -> None:
         ("lr", "fast"),
         ("weight_decay", -1.0),
         ("warmup", 1.0),
+        ("schedule", "polynomial"),
+        ("cooldown", 0.0),
         ("floor", 2.0),
         ("clip", -1.0),
         ("ema", 1.0),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cst_operator._precision import full_precision
 from cst_operator.differentiation import GradientOperator, gradient_operator
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
@@ -73,7 +74,8 @@ class RelativeSobolev:
         _check_shapes(prediction, y)
         total = prediction.new_zeros(())
         for error, u, where, operator in self._parts(prediction - y, y, sample):
-            size = self._power(error, where, operator) / self._power(u, where, operator)
+            with full_precision(u):
+                size = self._power(error, where, operator) / self._power(u, where, operator)
             # The root has no slope at zero error, where there is nothing left to learn.
             tiny = torch.finfo(size.dtype).tiny
             total = total + size.clamp_min(tiny).pow(1 / self.p).sum()

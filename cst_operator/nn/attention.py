@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from cst_operator.nn.encodings import RotaryCoordinates, full_precision
+from cst_operator._precision import full_precision
+from cst_operator.nn.encodings import RotaryCoordinates
 from cst_operator.nn.transforms import in_transform
 
 __all__ = [

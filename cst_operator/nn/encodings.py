@@ -1,19 +1,13 @@
 """Encodings of continuous coordinates."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FourierFeatures", "RotaryCoordinates", "full_precision"]
+from cst_operator._precision import full_precision
 
-
-def full_precision(like: Tensor) -> AbstractContextManager[None]:
-    """Within it no autocast: for places and scores, differences of large numbers."""
-    if torch.is_autocast_enabled(like.device.type):
-        return torch.autocast(like.device.type, enabled=False)
-    return nullcontext()  # nothing for a compiler to trace
+__all__ = ["FourierFeatures", "RotaryCoordinates"]
 
 
 class FourierFeatures(nn.Module):

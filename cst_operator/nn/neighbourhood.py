@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cst_operator.nn.encodings import full_precision
+from cst_operator._precision import full_precision
 
 __all__ = ["LocalAverage", "bump"]
 

@@ -1,4 +1,4 @@
-"""``cst inspect`` of data files that others wrote."""
+"""``cst inspect``, also of data files that others wrote."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cst_operator.cli import main
 from cst_operator.datasets import write_trajectory
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import write_mesh, write_series
+from tests.cli_samples import ok
 from tests.mesh_samples import box
 from tests.reader_samples import FORMATS
 
@@ -21,6 +22,17 @@ _REFUSED = {
     "npz": "does not name its axes; read it with cst_operator.datasets.read_numpy",
     "movie_npy": "does not name its axes; read it with cst_operator.datasets.read_numpy",
 }
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("case.vtu", "quality"), ("data", "static channels"), ("run", "parameters")],
+)
+def test_inspect_tells_files_sets_and_runs_apart(
+    what: str, words: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok("inspect", work / what)
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", FORMATS)
