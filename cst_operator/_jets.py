@@ -1,8 +1,9 @@
 """Values with their derivatives in several directions, which torch's functions pass on."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -186,6 +187,13 @@ def _add_product(function: Any, x: Any, a: Any, b: Any, *, value: float = 1.0) -
     return x + a * b if value == 1 else x + value * a * b
 
 
+def _add_matmul(
+    function: Any, x: Any, a: Any, b: Any, *, beta: float = 1.0, alpha: float = 1.0
+) -> Any:
+    """``baddbmm``."""
+    return (x if beta == 1 else beta * x) + (a if alpha == 1 else alpha * a) @ b
+
+
 def _join(function: Any, parts: Sequence[Any], dim: int = 0) -> Jet:
     """``cat`` and ``stack``; tensors among the jets do not change."""
     value = function([_value(part) for part in parts], dim)
@@ -217,6 +225,26 @@ def _silu(function: Any, x: Jet, inplace: bool = False) -> Jet:
     value = x.value * gate
     factor = gate + value * (1 - gate)
     return Jet(value, [factor * slope for slope in x.slopes])
+
+
+def _gelu(function: Any, x: Jet, approximate: str = "none") -> Jet:
+    if approximate != "none":
+        return cast(Jet, _general(function, x, approximate=approximate))
+    share = (1 + torch.erf(x.value * math.sqrt(0.5))) / 2
+    density = torch.exp(-x.value.square() / 2) / math.sqrt(2 * math.pi)
+    factor = share + x.value * density
+    return Jet(x.value * share, [factor * slope for slope in x.slopes])
+
+
+def _softmax(function: Any, x: Jet, dim: int, **options: Any) -> Jet:
+    value = function(x.value, dim, **options)
+    parts = [value * slope for slope in x.slopes]
+    return Jet(value, [part - value * part.sum(dim, keepdim=True) for part in parts])
+
+
+def _clamp_max(function: Any, x: Jet, limit: float) -> Jet:
+    below = x.value <= limit
+    return Jet(function(x.value, limit), [below * slope for slope in x.slopes])
 
 
 def _normalize(
@@ -288,6 +316,10 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("div", "__truediv__"), _divide),
     **dict.fromkeys(("cat", "stack"), _join),
     "addcmul": _add_product,
+    "baddbmm": _add_matmul,
+    "clamp_max": _clamp_max,
+    "gelu": _gelu,
+    "softmax": _softmax,
     "pad": _pad,
     "linear": _affine,
     "layer_norm": _normalize,
@@ -296,6 +328,8 @@ _RULES: dict[str, Callable[..., Any]] = {
     "sin": _pointwise(lambda x, y: x.cos()),
     "cos": _pointwise(lambda x, y: -x.sin()),
     "exp": _pointwise(lambda x, y: y),
+    "exp2": _pointwise(lambda x, y: math.log(2) * y),
+    "reciprocal": _pointwise(lambda x, y: -y.square()),
     "square": _pointwise(lambda x, y: 2 * x),
     "sigmoid": _pointwise(lambda x, y: y * (1 - y)),
 }

@@ -19,6 +19,7 @@ __all__ = ["Example", "PointField", "Trajectory", "trapezoid_weights"]
 
 # Per-point attributes: whatever selects points selects all of them.
 _PER_POINT = ("pos", "time", "u", "weights", "gradient", "time_derivative")
+_PER_CHANNEL = ("u", "gradient", "time_derivative")
 _MESH = ("cells", "facets", "facet_markers")
 _VALUES = (*_PER_POINT, *_MESH)
 
@@ -129,8 +130,9 @@ class PointField(Data):
         if len(set(self.channels)) != c:
             raise FieldError(f"channel names must differ, got {', '.join(self.channels)}")
         for name in _PER_POINT:
-            if name in changed and name in self and not bool(torch.isfinite(self[name]).all()):
-                raise FieldError(self._first_bad(name))
+            if name in changed and name in self:
+                axes = ("at point", "in channel") if name in _PER_CHANNEL else ("at point",)
+                _check_finite(name, self[name], axes, self.channels)
         for name in ("cells", "facets"):
             for kind, index in self.get(name, {}).items() if name in changed else ():
                 if len(index) and (int(index.min()) < 0 or int(index.max()) >= n):
@@ -138,15 +140,6 @@ class PointField(Data):
                         f"{name} of type {kind} name point {int(index.max())} "
                         f"but there are {n} points, numbered from 0"
                     )
-
-    def _first_bad(self, name: str) -> str:
-        bad = ~torch.isfinite(self[name])
-        where = bad.nonzero()[0].tolist()
-        text = f"{name} has {int(bad.sum())} values that are not finite, the first at point"
-        text += f" {where[0]}"
-        if name in ("u", "time_derivative", "gradient"):
-            text += f" in channel {self.channels[where[1]]!r}"
-        return text + "; remove or fill them before making a field"
 
     @property
     def num_points(self) -> int:
@@ -274,6 +267,22 @@ class Example(NamedTuple):
         return Example(*(copy.copy(side).to(device, non_blocking=non_blocking) for side in self))
 
 
+def _check_finite(name: str, value: Tensor, axes: Sequence[str], channels: Sequence[str]) -> None:
+    """Every value is finite; else the first that is not is named by what its first axes count."""
+    finite = torch.isfinite(value)
+    if bool(finite.all()):
+        return
+    first = (~finite).nonzero()[0].tolist()
+    place = " ".join(
+        f"{axis} {channels[i]!r}" if axis == "in channel" else f"{axis} {i}"
+        for axis, i in zip(axes, first, strict=False)
+    )
+    raise FieldError(
+        f"{name} has {int((~finite).sum())} values that are not finite, the first {place}; "
+        "remove or fill them beforehand"
+    )
+
+
 def trapezoid_weights(times: Tensor) -> Tensor:
     """Weights of the trapezoidal rule at increasing times, [T]; one time has weight 1."""
     if len(times) == 1:
@@ -326,18 +335,9 @@ class Trajectory:
             )
         for name in ("times", "u", "gradient", "time_derivative"):
             value = getattr(self, name)
-            if value is not None and not bool(torch.isfinite(value).all()):
-                raise FieldError(self._first_bad(name))
+            if value is not None:
+                _check_finite(name, value, ("in frame", "at point", "in channel"), self.channels)
         trapezoid_weights(self.times)
-
-    def _first_bad(self, name: str) -> str:
-        bad = ~torch.isfinite(getattr(self, name))
-        where = bad.nonzero()[0].tolist()
-        text = f"{name} has {int(bad.sum())} values that are not finite, the first in frame"
-        text += f" {where[0]}"
-        if name != "times":
-            text += f" at point {where[1]} in channel {self.channels[where[2]]!r}"
-        return text + "; remove or fill them before making a trajectory"
 
     @property
     def num_frames(self) -> int:
@@ -359,13 +359,7 @@ class Trajectory:
     def window(self, frames: range) -> "Trajectory":
         """Some successive frames; times stay as they are."""
         cut = slice(frames.start, frames.stop, frames.step)
-        return replace(
-            self,
-            times=self.times[cut],
-            u=self.u[cut],
-            gradient=None if self.gradient is None else self.gradient[cut],
-            time_derivative=None if self.time_derivative is None else self.time_derivative[cut],
-        )
+        return replace(self, times=self.times[cut], u=self.u[cut], **self._known(cut))
 
     def frame(self, index: int) -> PointField:
         """One frame as a field on the mesh; its weights integrate over space."""
@@ -377,12 +371,16 @@ class Trajectory:
             time=self.times[index].to(self.mesh.pos).expand(n).clone(),
             channels=self.channels,
             units=self.units,
-            gradient=None if self.gradient is None else self.gradient[index],
-            time_derivative=None if self.time_derivative is None else self.time_derivative[index],
             cells=self.mesh.get("cells"),
             facets=self.mesh.get("facets"),
             facet_markers=self.mesh.get("facet_markers"),
+            **self._known(index),
         )
+
+    def _known(self, frames: slice | int) -> dict[str, Any]:
+        """Derivatives of some frames, those that are known."""
+        known = {"gradient": self.gradient, "time_derivative": self.time_derivative}
+        return {name: value[frames] for name, value in known.items() if value is not None}
 
     def space_time(self, frames: Tensor | Sequence[int]) -> PointField:
         """Some frames as one set of points in space-time, frame after frame, without cells.

@@ -27,6 +27,7 @@ from cst_operator.nn import (
     choose_anchors,
     modulate,
 )
+from cst_operator.nn.encodings import full_precision
 from cst_operator.nn.transforms import in_transform
 from cst_operator.normalization import Normalization
 
@@ -326,7 +327,8 @@ class CSTOperator(nn.Module):
         if self.modulation is None:
             return []
         columns = [self.config.in_names.index(name) for name in self.config.modulators]
-        means = log_weights.exp()[:, None] @ values[..., columns]
+        with full_precision(values):
+            means = log_weights.exp()[:, None] @ values[..., columns]
         return list(self.modulation(means[:, 0]).unbind(1))
 
     def _embed(self, values: Tensor, s: Tensor) -> Tensor:

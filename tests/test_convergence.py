@@ -1,6 +1,7 @@
 """The answer to a smooth input has a limit under refinement, and the weights decide which."""
 
-import math
+from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,17 +9,21 @@ from scipy.spatial import Delaunay
 from torch import Tensor
 
 from cst_operator.fields import PointField
+from cst_operator.nn import LocalAverage
 from cst_operator.quadrature import node_weights
 from tests.model_samples import KINDS, queries_in, tiny_model
 
-# Anchors and landmarks are points of the mesh: what depends on them is of first order at best, in
-# jumps; the others have the order of the lumped weights.
+# Anchors and landmarks are points of the mesh, found along a curve that is Hoelder continuous of
+# exponent 1/2 in the measure; the others have the order of the lumped weights.
 CHOSEN = ("anchors", "aggregating", "nystrom", "thin", "mixed", "flowing_anchors")
 # Their dense systems cost the cube of the number of points: one level less.
 DENSE = ("implicit", "hidden_implicit_diffusion")
 # All flows have one Laplacian: one of the attention and one of tokens stand for the others.
 ALIKE = ("advection", "hidden_advection_diffusion", "hidden_wave")
-SMOOTH = [kind for kind in KINDS if kind not in (*CHOSEN, *DENSE, *ALIKE, "joint")]
+SMOOTH = [kind for kind in KINDS if kind not in (*CHOSEN, *DENSE, *ALIKE)]
+GRADINGS = (1.0, 2.0)
+
+both_gradings = pytest.mark.parametrize("grading", GRADINGS)
 
 
 def _refined(pos: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,36 +59,104 @@ def _answers(kind: str, seed: int, fields: list[PointField], queries: PointField
     return [model(field, queries) for field in fields]
 
 
-@pytest.mark.parametrize("grading", [1.0, 2.0])
-@pytest.mark.parametrize("kind", SMOOTH)
+def _order(changes: list[Tensor]) -> float:
+    """Order in the size of the cells, which halves from one change to the next."""
+    y = torch.stack(changes).log2()
+    level = torch.arange(len(y), dtype=y.dtype)
+    level = level - level.mean()
+    return -float(level @ y / level.square().sum())
+
+
+def _changes(answers: list[Tensor]) -> list[Tensor]:
+    return [(b - a).norm() for a, b in pairwise(answers)]
+
+
+@both_gradings
+@pytest.mark.parametrize(
+    "kind", [*SMOOTH, *(pytest.param(kind, marks=pytest.mark.slow) for kind in ALIKE)]
+)
 def test_the_answer_converges_with_the_order_of_the_weights(kind, grading, seed, generator):
     fields, queries = _meshes(grading, generator), queries_in(generator, 20)
     answers = _answers(kind, seed, fields, queries)
-    changes = [(b - a).norm() for a, b in zip(answers, answers[1:], strict=False)]
+    changes = _changes(answers)
     # Over the last two refinements; sharp features of a random model, which the coarser meshes
-    # miss, make it more than 2 here and there.
-    order = math.log2(changes[-3] / changes[-1]) / 2
-    assert order > 1.7
+    # miss, make it more than 2 here and there. Measured: 1.8 to 3.3.
+    assert _order(changes[-3:]) > 1.7
     assert changes[-1] < 1e-2 * answers[-1].norm()
 
 
-@pytest.mark.parametrize("grading", [1.0, 2.0])
+@both_gradings
 @pytest.mark.parametrize("kind", DENSE)
 def test_the_answer_of_dense_systems_converges_alike(kind, grading, seed, generator):
     fields, queries = _meshes(grading, generator, levels=4), queries_in(generator, 20)
     answers = _answers(kind, seed, fields, queries)
-    changes = [(b - a).norm() for a, b in zip(answers, answers[1:], strict=False)]
-    assert math.log2(changes[-3] / changes[-1]) / 2 > 1.7
+    changes = _changes(answers)
+    assert _order(changes) > 1.7
     assert changes[-1] < 3e-2 * answers[-1].norm()
 
 
-@pytest.mark.parametrize("kind", CHOSEN)
-def test_the_answer_of_few_chosen_points_settles(kind, seed, generator):
-    fields, queries = _meshes(2.0, generator, levels=6), queries_in(generator, 20)
-    answers = _answers(kind, seed, fields[1:], queries)
-    away = [(answer - answers[-1]).norm() for answer in answers[:-1]]
-    assert sum(away[-2:]) < 0.8 * sum(away[:2])
-    assert away[-1] < 0.1 * answers[-1].norm()
+@both_gradings
+def test_the_average_over_a_neighbourhood_converges_with_the_order_of_the_weights(
+    grading, generator
+):
+    layer = LocalAverage(2, 1.0).double()
+    at = queries_in(generator, 20).pos[None]
+
+    @torch.no_grad()
+    def averages(weighted: bool) -> list[Tensor]:
+        found = []
+        for field in _meshes(grading, generator.manual_seed(0)):
+            share = field.weights / field.weights.sum()
+            share = share if weighted else torch.ones_like(share) / len(share)
+            points = (field.u[None], field.pos[None], share.log()[None])
+            found.append(layer(torch.zeros_like(at), at, *points))
+        return found
+
+    right, wrong = averages(weighted=True), averages(weighted=False)
+    changes = _changes(right)
+    # Measured on eight meshes: 2.0 to 2.6, more where the first ones miss the neighbourhood.
+    assert _order(changes[-3:]) > 1.9
+    assert changes[-1] < 5e-3 * right[-1].norm()
+    assert (wrong[-1] - right[-1]).norm() > 30 * changes[-1]
+
+
+@pytest.fixture(scope="module")
+def refined() -> list[tuple[float, list[PointField]]]:
+    """Three meshes of each grading, refined five times."""
+    return [
+        (grading, _meshes(grading, torch.Generator().manual_seed(number), levels=6))
+        for grading in GRADINGS
+        for number in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", [CHOSEN[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in CHOSEN[1:])]
+)
+def test_the_answer_of_few_chosen_points_converges_with_half_an_order(
+    kind, seed, generator, refined
+):
+    queries = queries_in(generator, 20)
+    changes = []
+    limits: dict[tuple[float, bool], list[Tensor]] = defaultdict(list)
+    for grading, (_, *fields) in refined:  # the first mesh has twice as many points as are chosen
+        bare = fields[-1].clone()
+        bare.weights = torch.ones_like(bare.weights)
+        *answers, without = _answers(kind, seed, [*fields, bare], queries)
+        changes.append(torch.stack(_changes(answers)))
+        limits[grading, True].append(answers[-1])
+        limits[grading, False].append(without)
+    # Points that stand for fixed shares of the measure move in jumps, so single meshes have orders
+    # from 0.1 to 1.2; their mean has that of the curve. Measured: 0.4 to 0.7.
+    mean = torch.stack(changes).log2().mean(0).exp2()
+    assert _order(list(mean)) > 0.3
+
+    # The two gradings have one limit, without weights two.
+    def apart(weighted: bool) -> Tensor:
+        even, graded = (torch.stack(limits[grading, weighted]) for grading in GRADINGS)
+        return (even - graded).norm()
+
+    assert apart(weighted=True) < 0.5 * apart(weighted=False)
 
 
 @pytest.mark.parametrize("kind", SMOOTH)
@@ -91,7 +164,7 @@ def test_without_the_weights_the_limit_depends_on_the_grading(kind, seed, genera
     queries = queries_in(generator, 20)
     limits = {}
     for weighted in (True, False):
-        for grading in (1.0, 2.0):
+        for grading in GRADINGS:
             (field,) = _meshes(grading, generator.manual_seed(seed))[-1:]
             if not weighted:
                 field.weights = torch.ones_like(field.weights)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cst_operator import _jets
 from cst_operator.derivatives import Derivatives, differentiate
 from cst_operator.differentiation import gradient_operator
 from cst_operator.fields import PointField
@@ -71,11 +72,13 @@ def test_first_derivatives_agree_with_finite_differences(changes, seed, generato
     _close(got.divergence.detach(), vector)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "joint"])
-def test_second_derivatives_agree_with_finite_differences(kind, seed, generator):
-    model = _in_other_units(tiny_model(seed, transient=True, **KINDS[kind]))
+@every_kind
+def test_second_derivatives_agree_with_finite_differences(changes, seed, generator):
+    model = _in_other_units(tiny_model(seed, transient=True, **changes))
     source = known_field(generator, 30, transient=True)
     target = queries_in(generator, 10, transient=True)
+    # Encoded, so that in the joint form the other queries stay where they are.
+    source = model.encode(source, target)
     got = model.derivatives(source, target, order=2)
     assert got.hessian.shape == (10, 2, 2, 2)
     assert got.order(2).shape == (10, 2, 3, 3)
@@ -98,6 +101,16 @@ def test_second_derivatives_agree_with_finite_differences(kind, seed, generator)
     torch.testing.assert_close(
         got.laplacian.detach(), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max())
     )
+
+
+@every_kind
+def test_first_derivatives_take_no_operation_without_a_rule(changes, seed, generator, monkeypatch):
+    def refuse(function, *args, **kwargs):
+        pytest.fail(f"{function.__name__} has no rule in cst_operator._jets")
+
+    monkeypatch.setattr(_jets, "_general", refuse)
+    model = tiny_model(seed, **changes)
+    model.derivatives(known_field(generator, 30), queries_in(generator, 10))
 
 
 def test_third_derivatives_agree_with_finite_differences_of_second_ones(seed, generator):

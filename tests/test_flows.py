@@ -7,18 +7,15 @@ import torch
 from torch import Tensor
 
 from cst_operator.cst_config import CSTConfig
-from cst_operator.errors import ConfigError, FieldError
-from cst_operator.fields import PointField
+from cst_operator.errors import ConfigError
 from cst_operator.nn import (
     FLOWS,
     LINEAR_FLOWS,
     AdvectionDiffusion,
-    CellLaplacian,
     Diffusion,
     FlowingAttention,
     HiddenFlow,
     ImplicitDiffusion,
-    Laplacian,
     PathLaplacian,
     PointLaplacian,
     QuadratureAttention,
@@ -26,11 +23,18 @@ from cst_operator.nn import (
     Wave,
     make_flow,
 )
-from tests.mesh_samples import box
+from tests.laplacian_samples import (
+    RADIUS,
+    everywhere,
+    laplacian_on,
+    matrix_of,
+    on_cells,
+    on_points,
+    uniform,
+)
 
 # Sums of some hundred terms of order one in another order.
 SUMS = {"rtol": 0.0, "atol": 1e-12}
-RADIUS = 0.25
 
 
 @pytest.fixture(autouse=True)
@@ -40,154 +44,7 @@ def _seeded(seed):
         yield
 
 
-def _uniform(*shape: int) -> Tensor:
-    return torch.rand(*shape, dtype=torch.float64)
-
-
-def _on_points(num_points: int = 40, batch: int = 2) -> PointLaplacian:
-    log_weights = (0.1 + _uniform(batch, num_points)).log()
-    return PointLaplacian(_uniform(batch, num_points, 2), log_weights, RADIUS)
-
-
-def _on_cells(n: int = 6, bend: float = 0.02) -> CellLaplacian:
-    pos, cells = box("triangle", n, bend=bend)
-    return CellLaplacian.of(PointField(pos=pos, cells=cells))
-
-
-def _places(name: str) -> tuple[Laplacian, int]:
-    """A Laplacian and its number of points."""
-    return {
-        "points": lambda: (_on_points(), 40),
-        "cells": lambda: (_on_cells(), 49),
-        "path": lambda: (PathLaplacian(), 12),
-    }[name]()
-
-
-def _matrix(laplacian: Laplacian, num_points: int) -> Tensor:
-    """The Laplacian of every unit vector, [B, N, N]."""
-    batch = len(laplacian.coordinates) if isinstance(laplacian, PointLaplacian) else 1
-    return laplacian.apply(torch.eye(num_points).double().expand(batch, -1, -1))
-
-
-everywhere = pytest.mark.parametrize("place", ["points", "cells", "path"])
 every_flow = pytest.mark.parametrize("kind", FLOWS)
-
-
-# --- Laplacians ---
-
-
-def test_the_laplacian_of_points_is_the_formula_of_its_docstring():
-    laplacian, v = _on_points(7), torch.randn(2, 7, 3).double()
-    wanted = torch.zeros_like(v)
-    for b in range(2):
-        for i in range(7):
-            away = (laplacian.coordinates[b] - laplacian.coordinates[b, i]).square().sum(-1)
-            mass = laplacian.log_weights[b].exp() * torch.exp(-away / (2 * RADIUS**2))
-            wanted[b, i] = 2 / RADIUS**2 * (mass @ v[b] / mass.sum() - v[b, i])
-    torch.testing.assert_close(laplacian.apply(v), wanted, **SUMS)
-
-
-@everywhere
-def test_no_eigenvalue_exceeds_the_bound(place):
-    laplacian, n = _places(place)
-    eigenvalues = torch.linalg.eigvals(-_matrix(laplacian, n))
-    assert eigenvalues.imag.abs().max() < 1e-10  # symmetric up to a measure; rounding
-    assert eigenvalues.real.min() > -1e-10
-    assert 0.3 * laplacian.bound < eigenvalues.real.max() <= laplacian.bound
-
-
-@everywhere
-@pytest.mark.parametrize("drifting", [False, True])
-def test_steps_within_the_bound_are_averages(place, drifting):
-    # Angles are not obtuse on the regular mesh.
-    laplacian, n = (_on_cells(bend=0.0), 49) if place == "cells" else _places(place)
-    if drifting:
-        dim = 1 if place == "path" else 2
-        laplacian = laplacian.drifting(torch.full((1, dim), 0.999 / dim**0.5).double())
-    step = torch.eye(n).double() + _matrix(laplacian, n) / laplacian.bound
-    assert step.min() > -1e-14
-    torch.testing.assert_close(step.sum(-1), torch.ones_like(step[..., 0]), **SUMS)
-
-
-def test_padding_and_splitting_do_not_change_the_laplacian():
-    laplacian, v = _on_points(9, batch=1), torch.randn(1, 9, 3).double()
-    s, log_weights = laplacian.coordinates, laplacian.log_weights.clone()
-    padded = PointLaplacian(
-        torch.cat([s, s[:, :1]], 1), torch.nn.functional.pad(log_weights, (0, 1), value=-1e4), 0.25
-    )
-    junk = torch.cat([v, torch.full_like(v[:, :1], 1e6)], 1)
-    torch.testing.assert_close(padded.apply(junk)[:, :9], laplacian.apply(v), **SUMS)
-    log_weights[:, 0] -= math.log(2)
-    split = PointLaplacian(
-        torch.cat([s, s[:, :1]], 1), torch.cat([log_weights, log_weights[:, :1]], 1), 0.25
-    )
-    twice = torch.cat([v, v[:, :1]], 1)
-    torch.testing.assert_close(split.apply(twice)[:, :9], laplacian.apply(v), **SUMS)
-
-
-def _graded(n: int) -> tuple[Tensor, Tensor]:
-    """Midpoints of n squared cells of the square, eight times denser in one corner: [1, N, 2]."""
-    t = (torch.arange(n).double() + 0.5) / n
-    x, w = t + t * (t - 1) * 0.7, (1 + 0.7 * (2 * t - 1)) / n
-    s = torch.stack(torch.meshgrid(x, x, indexing="ij"), -1).view(1, -1, 2)
-    return s, (w[:, None] * w).view(1, -1)
-
-
-def test_the_laplacian_of_graded_points_tends_to_that_of_the_function_with_weights_alone():
-    s, w = _graded(64)
-    x, y = s[0].T
-    v = (torch.sin(3 * x) * torch.cos(2 * y))[None, :, None]
-    at = torch.tensor([[[0.4, 0.45], [0.5, 0.6]]]).double()
-    own = (torch.sin(3 * at[..., :1]) * torch.cos(2 * at[..., 1:])).double()
-
-    def error(radius: float, weighted: bool = True) -> float:
-        measure = w.log() if weighted else torch.zeros_like(w)
-        got = PointLaplacian(s, measure, radius).at(at).apply(v, own)
-        return float((got + 13 * own).abs().max())
-
-    # The average of a Gaussian has the symbol exp(-13 r^2 / 2): the error is 13 r^2 / 4 of 13.
-    assert math.log2(error(0.1) / error(0.05)) == pytest.approx(2, abs=0.2)
-    assert error(0.05) < 0.2
-    assert error(0.05, weighted=False) > 1  # drifts to where the points are
-
-
-def test_the_laplacian_of_a_mesh_is_exact_for_quadratics_on_a_regular_one():
-    pos, cells = box("triangle", 6)
-    laplacian = CellLaplacian.of(PointField(pos=pos, cells=cells))
-    v = (pos[:, :1] ** 2 + 3 * pos[:, 1:] ** 2 + pos[:, :1] * pos[:, 1:])[None]
-    inside = ((pos > 0.01) & (pos < 0.99)).all(1)
-    torch.testing.assert_close(laplacian.apply(v)[0, inside], torch.full((25, 1), 8.0).double())
-
-
-def test_the_lowest_modes_of_a_mesh_are_those_of_the_square():
-    eigenvalues = torch.linalg.eigvals(-_matrix(_on_cells(12), 169)).real[0].sort().values
-    wanted = torch.tensor([0, 1, 1, 2]).double() * math.pi**2
-    # Linear elements of size 1/12: pi^2 h^2 / 12 relative, times a constant of order one.
-    torch.testing.assert_close(eigenvalues[:4], wanted, rtol=2e-2, atol=1e-10)
-
-
-@pytest.mark.parametrize("place", ["points", "cells"])
-def test_a_drift_adds_the_gradient(place):
-    drift = torch.tensor([[0.06, -0.03]]).double()
-    if place == "points":
-        s, w = _graded(48)
-        laplacian, length = PointLaplacian(s, w.log(), 0.08), 0.08
-    else:
-        pos, cells = box("triangle", 12)
-        s, laplacian, length = pos[None], _on_cells(12, bend=0.0), 2**0.5 / 12
-    slope = torch.tensor([[2.0], [-1.0]]).double()
-    got = laplacian.drifting(drift).apply(s @ slope) - laplacian.apply(s @ slope)
-    inside = ((s > 0.3) & (s < 0.7)).all(-1)
-    wanted = 2 / length * (drift @ slope).squeeze()
-    # Linear functions have no error on this mesh; on points, quadrature's is about 1e-4.
-    torch.testing.assert_close(
-        got[inside][:, 0], wanted.expand(int(inside.sum())), rtol=1e-2, atol=0
-    )
-
-
-def test_a_field_without_cells_is_refused_with_a_remedy():
-    with pytest.raises(FieldError, match="no cells; use PointLaplacian"):
-        CellLaplacian.of(PointField(pos=_uniform(5, 2)))
 
 
 # --- the table of the released code ---
@@ -257,7 +114,7 @@ def _extreme(kind: str, steps: int, value: float) -> torch.nn.Module:
 @pytest.mark.parametrize("kind", ["diffusion", "implicit_diffusion", "advection_diffusion"])
 @pytest.mark.parametrize("place", ["points", "path"])
 def test_no_value_leaves_the_range_whatever_the_parameters(kind, place, value):
-    laplacian, n = _places(place)
+    laplacian, n = laplacian_on(place)
     if place == "path":
         flow = make_flow(kind, steps=30, groups=2, dim=1).double()
         with torch.no_grad():
@@ -276,8 +133,8 @@ def test_no_value_leaves_the_range_whatever_the_parameters(kind, place, value):
 @pytest.mark.parametrize("value", [0.0, 3.0, 1e3, -1e3, 1e30])
 @everywhere
 def test_a_wave_does_not_amplify_in_the_measure_that_makes_it_symmetric(place, value):
-    laplacian, n = _places(place)
-    matrix = _matrix(laplacian, n)
+    laplacian, n = laplacian_on(place)
+    matrix = matrix_of(laplacian, n)
     if place == "path":  # held ends are a source; with zeros there the rest is symmetric
         measure = torch.ones(1, n).double()
     else:
@@ -303,7 +160,7 @@ def test_a_step_beyond_the_bound_amplifies():
 @pytest.mark.parametrize("value", [0.0, 1e3, -1e3, 1e30])
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_a_reaction_grows_less_than_e_fold(value, steps):
-    laplacian, n = _places("points")
+    laplacian, n = laplacian_on("points")
     flow = _extreme("reaction_diffusion", steps, value)
     v = 100 * torch.randn(2, n, 4).double()
     assert flow(v, laplacian).abs().max() <= math.e * v.abs().max()
@@ -312,7 +169,7 @@ def test_a_reaction_grows_less_than_e_fold(value, steps):
 @every_flow
 @everywhere
 def test_constants_do_not_flow_but_for_the_reaction(kind, place):
-    laplacian, n = _places(place)
+    laplacian, n = laplacian_on(place)
     flow = make_flow(kind, steps=3, groups=2, dim=1 if place == "path" else 2).double()
     v = torch.full((2, n, 4), 0.7).double()
     moved = (flow(v, laplacian) - v).abs().max()
@@ -321,7 +178,7 @@ def test_constants_do_not_flow_but_for_the_reaction(kind, place):
 
 @everywhere
 def test_an_implicit_step_solves_its_equation_and_has_the_limit_of_small_explicit_ones(place):
-    laplacian, n = _places(place)
+    laplacian, n = laplacian_on(place)
     flow = ImplicitDiffusion(steps=1, groups=2, rate=8.0).double()
     v = torch.randn(2, n, 4).double()
     out = flow(v, laplacian).detach()
@@ -365,7 +222,7 @@ def _attention_flows(kind: str, flow: torch.nn.Module, a: Tensor, points: PointL
         if kind == "advection_diffusion":
             u = flow.slope[head : head + 1]
             laplacian = points.drifting(u / (1 + u.square().sum()).sqrt())
-        matrix = _matrix(laplacian, a.shape[-1]) / points.bound
+        matrix = matrix_of(laplacian, a.shape[-1]) / points.bound
         before = now = a[:, head]
         for k in range(3):
             if kind == "wave":
@@ -384,8 +241,8 @@ def _attention_flows(kind: str, flow: torch.nn.Module, a: Tensor, points: PointL
 def test_flowing_values_is_flowing_the_attention_matrix(kind):
     layer = _flowing(kind)
     inner = layer.attention
-    h, s, log_weights = torch.randn(2, 20, 32).double(), _uniform(2, 20, 2), _uniform(2, 20).log()
-    q, at = torch.randn(2, 6, 32).double(), _uniform(2, 6, 2)
+    h, s, log_weights = torch.randn(2, 20, 32).double(), uniform(2, 20, 2), uniform(2, 20).log()
+    q, at = torch.randn(2, 6, 32).double(), uniform(2, 6, 2)
     with torch.no_grad():
         key, value = inner.memory(h, s, log_weights)
         matrix = torch.softmax(inner.queries(q, at) @ key.transpose(2, 3), dim=-1)
@@ -401,7 +258,7 @@ def test_flowing_values_is_flowing_the_attention_matrix(kind):
 
 @every_flow
 def test_a_token_at_the_place_of_a_point_flows_as_the_point(kind):
-    laplacian = _on_points()
+    laplacian = on_points()
     flow = make_flow(kind, steps=3, groups=1, dim=2).double()
     layer = HiddenFlow(flow, RADIUS)
     h, s = torch.randn(2, 40, 8).double(), laplacian.coordinates
@@ -416,9 +273,9 @@ def test_a_token_at_the_place_of_a_point_flows_as_the_point(kind):
 @every_flow
 @everywhere
 def test_flows_have_correct_gradients(kind, place):
-    laplacian, n = (_on_points(5), 5) if place == "points" else _places(place)
+    laplacian, n = (on_points(5), 5) if place == "points" else laplacian_on(place)
     if place == "cells":
-        laplacian, n = _on_cells(1), 4
+        laplacian, n = on_cells(1), 4
     dim = 1 if place == "path" else 2
     flow = make_flow(kind, steps=2, groups=2, dim=dim).double()
     v = torch.randn(2, n, 2).double().requires_grad_()

@@ -30,6 +30,14 @@ FUNCTIONS = {
     "addcmul": lambda x, t: torch.addcmul(x, x, t) + torch.addcmul(t, x, x, value=2.0),
     "mean": lambda x, t: x.mean(-1, keepdim=True) * x.sum(-1, keepdim=True),
     "sigmoid": lambda x, t: x.sigmoid() * torch.sigmoid(2 * x),
+    "gelu": lambda x, t: F.gelu(x) * F.gelu(3 * x, approximate="tanh"),
+    "softmax": lambda x, t: torch.softmax(x @ t.T, dim=-1) * F.softmax(t - x, dim=0)[:, :1],
+    "clamp_max": lambda x, t: (x * t).clamp_max(0.3) * x,
+    "reciprocal": lambda x, t: (x.square() + 1).reciprocal().exp2(),
+    "baddbmm": lambda x, t: (
+        torch.baddbmm(x[None, :, :1], x[None], (x * t).T[None], alpha=-2)
+        + torch.baddbmm(t[None, :, :1], t[None], x.T[None], beta=0.5)
+    ),
     "silu": lambda x, t: F.silu(3 * x),
     "layer_norm": lambda x, t: F.layer_norm(x @ t[:2], (2,), t[0], t[1], 0.1),
     "layer_norm_of_all": lambda x, t: F.layer_norm(x @ t[:2], (3, 2)),

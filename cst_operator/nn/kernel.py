@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator.nn.attention import Attention, join_heads, split_heads
-from cst_operator.nn.encodings import RotaryCoordinates
+from cst_operator.nn.encodings import RotaryCoordinates, full_precision
 
 __all__ = ["KernelAttention", "KernelMemory"]
 
@@ -54,22 +54,25 @@ class KernelAttention(Attention):
     def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> KernelMemory:
         """Integrals of the keys' features."""
         key = self.rotary(split_heads(self.key(h), self.heads), coordinates)
-        exponent = self._exponent(key) + log_weights.to(key)[:, None, :, None]
-        # A factor common to all keys of a head cancels in the average.
-        features = torch.exp(exponent - exponent.detach().amax((2, 3), keepdim=True))
-        value = split_heads(self.value(h), self.heads)
-        value = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
-        return KernelMemory(features.transpose(2, 3) @ value)
+        value = split_heads(self.value(h), self.heads).to(key)
+        # Sums over many points exceed the range of float16, logarithms the digits of bfloat16.
+        with full_precision(coordinates):
+            exponent = self._exponent(key) + log_weights.to(key)[:, None, :, None]
+            # A factor common to all keys of a head cancels in the average.
+            features = torch.exp(exponent - exponent.detach().amax((2, 3), keepdim=True))
+            value = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
+            return KernelMemory(features.transpose(2, 3) @ value)
 
     def forward(self, h: Tensor, coordinates: Tensor, memory: KernelMemory) -> Tensor:
         """Average the values with the weights of the features."""
         query = self.rotary(split_heads(self.query(h), self.heads), coordinates)
-        exponent = self._exponent(query)
-        features = torch.exp(exponent - exponent.detach().amax(3, keepdim=True))
-        sums = features @ memory.moments
-        # Where no feature of a query meets one of a key the average is zero, not undefined.
-        tiny = torch.finfo(sums.dtype).tiny
-        return self.out(join_heads(sums[..., :-1] / (sums[..., -1:] + tiny)))
+        with full_precision(coordinates):
+            exponent = self._exponent(query)
+            features = torch.exp(exponent - exponent.detach().amax(3, keepdim=True))
+            sums = features @ memory.moments.to(features)
+            # Where no feature of a query meets one of a key the average is zero, not undefined.
+            average = sums[..., :-1] / (sums[..., -1:] + torch.finfo(sums.dtype).tiny)
+        return self.out(join_heads(average))
 
     def _exponent(self, x: Tensor) -> Tensor:
         """Logarithms of the features, [B, h, N, features]."""

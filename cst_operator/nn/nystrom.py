@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cst_operator.nn.anchors import NOTHING, choose_anchors
 from cst_operator.nn.attention import Memory, QuadratureAttention, attend
+from cst_operator.nn.encodings import full_precision
 
 __all__ = ["NystromAttention"]
 
@@ -50,9 +51,10 @@ class NystromAttention(QuadratureAttention):
         places = coordinates.gather(1, index.expand(-1, -1, coordinates.shape[-1]))
         query = self.queries(tokens, places)
         key = self.keys(tokens, places, measure)
-        core = torch.softmax(query @ key.transpose(2, 3), dim=-1)
-        core = core * (measure > NOTHING)[:, None, :, None]  # padding inverts to nothing
-        return Memory(key, _pseudo_inverse(core) @ attend(query, points))
+        with full_precision(coordinates):
+            core = torch.softmax(query @ key.transpose(2, 3), dim=-1)
+            core = core * (measure > NOTHING)[:, None, :, None]  # padding inverts to nothing
+            return Memory(key, _pseudo_inverse(core) @ attend(query, points))
 
 
 def _pseudo_inverse(matrix: Tensor, iterations: int = 6) -> Tensor:

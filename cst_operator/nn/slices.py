@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from cst_operator.nn.attention import Attention, join_heads, split_heads
+from cst_operator.nn.encodings import full_precision
 
 __all__ = ["SliceAttention", "SliceMemory"]
 
@@ -45,10 +46,13 @@ class SliceAttention(Attention):
 
     def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> SliceMemory:
         """Tokens of the slices."""
-        weighted = self._members(h) * log_weights.to(h).exp()[:, None, :, None]
-        value = split_heads(self.value(h), self.heads)
-        measure = weighted.sum(2)[..., None]
-        tokens = weighted.transpose(2, 3) @ value / (measure + torch.finfo(h.dtype).tiny)
+        value, members = split_heads(self.value(h), self.heads), self._members(h)
+        with full_precision(log_weights):  # half precision has no numbers for shares of many points
+            share = log_weights.exp()[:, None, :, None]
+            weighted = members.to(share) * share
+            measure = weighted.sum(2)[..., None]
+            average = weighted.transpose(2, 3) @ value.to(share)
+            tokens = (average / (measure + torch.finfo(share.dtype).tiny)).to(value)
         query, key, value = self.among(tokens).chunk(3, dim=-1)
         return SliceMemory(tokens + scaled_dot_product_attention(query, key, value))
 
