@@ -17,7 +17,7 @@ from tests.mesh_samples import box
 def damaged(path: Path) -> PointField:
     """A file with one defect of every kind; the mesh without them."""
     pos, cells = box("triangle", 4)
-    pos = pos * 100 + 1e6  # where single precision keeps a step of a sixteenth
+    pos = pos / 3 + 1e6  # where single precision keeps steps of a sixteenth
     good = PointField(pos, pos[:, :1], channels=["T"], units=["K"], cells=cells)
     index = cells["triangle"].clone()
     index[2] = index[2, [0, 2, 1]]
