@@ -30,6 +30,7 @@ from cst_operator.masking import (
     Subsampled,
 )
 from cst_operator.mesh_files import read_mesh, read_series, write_mesh, write_series
+from cst_operator.mesh_repair import MeshRepair, repair_mesh
 from cst_operator.mesh_report import MeshReport, mesh_report
 from cst_operator.metrics import max_error, relative_h1, relative_l2, rms_error
 from cst_operator.model import CSTOperator
@@ -81,6 +82,7 @@ __all__ = [
     "LossTerms",
     "Masking",
     "MeshError",
+    "MeshRepair",
     "MeshReport",
     "Normalization",
     "PhysicsLoss",
@@ -116,6 +118,7 @@ __all__ = [
     "read_series",
     "relative_h1",
     "relative_l2",
+    "repair_mesh",
     "rms_error",
     "rollout",
     "save",

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cst_operator._cells import cells_dim, reference_cell
+from cst_operator._cells import cells_dim, reference_cell, same_vertices
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import node_weights
@@ -43,7 +43,7 @@ def boundary_facets(cells: Mapping[str, Tensor]) -> dict[str, Tensor]:
     boundary = {}
     for kind, parts in groups.items():
         facets = torch.cat(parts)
-        number = _numbers(facets)
+        number = same_vertices(facets)
         alone = number.bincount()[number] == 1
         if bool(alone.any()):
             boundary[kind] = facets[alone]
@@ -138,16 +138,6 @@ def _facets(field: PointField) -> dict[str, Tensor]:
     if not facets:
         raise MeshError("the mesh is a closed surface without boundary; use a mesh that has one")
     return facets
-
-
-def _numbers(facets: Tensor) -> Tensor:
-    """A number for every facet, the same for those with the same vertices, [n]."""
-    columns = facets.sort(dim=1).values.T
-    number = columns[0]
-    # Column by column: much faster than torch's unique of rows.
-    for column in columns[1:]:
-        number = (number * (facets.max() + 1) + column).unique(return_inverse=True)[1]
-    return number
 
 
 def _simplices(facets: Mapping[str, Tensor]) -> Tensor:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cst_operator._cells import cell_geometry, cells_dim, measure
+from cst_operator._cells import cell_geometry, cells_dim, measure, same_vertices
+from cst_operator._mesh_defects import first_of, inverted, is_oriented, repeated
 from cst_operator.boundary import boundary_facets
 from cst_operator.fields import PointField
 
@@ -38,6 +38,8 @@ _CORNERS: dict[str, tuple[float, tuple[tuple[int, ...], ...]]] = {
     ),
 }
 
+_REPAIR = "repair_mesh (cst inspect --repair)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelRange:
@@ -61,6 +63,7 @@ class MeshReport:
         num_facets: marked facets by type, as the file has them.
         num_boundary_facets: facets of one cell only.
         degenerate: cells of zero volume, or twisted.
+        duplicate_cells: other cells with the same points as an earlier one of their type.
         inverted: cells oriented against most others of their type, where that is defined.
         concave: quadrilaterals and hexahedra (...) with a corner that points inwards.
         duplicates: points that coincide with an earlier one.
@@ -73,7 +76,11 @@ class MeshReport:
         upper: largest coordinates, d numbers.
         volume: total volume (area, length) of the cells, without the degenerate.
         channels: ranges of the channels.
-        problems: one line for every defect, with a remedy.
+        problems: what makes the mesh unusable, one line each with a remedy: degenerate cells, which
+            have no weights, and duplicate cells, which are counted twice by every integral.
+        notes: defects that the library can live with, likewise: inverted cells (weights and
+            gradients do not depend on orientation, only the direction of boundary facets does),
+            concave cells, points that coincide or belong to no cell.
     """
 
     num_points: int
@@ -82,6 +89,7 @@ class MeshReport:
     num_facets: dict[str, int]
     num_boundary_facets: int
     degenerate: int
+    duplicate_cells: int
     inverted: int
     concave: int
     duplicates: int
@@ -93,10 +101,11 @@ class MeshReport:
     volume: float
     channels: tuple[ChannelRange, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether no defect was found."""
+        """Whether the mesh can be used as it is; there may be notes."""
         return not self.problems
 
 
@@ -114,7 +123,7 @@ def mesh_report(field: PointField) -> MeshReport:
     pos = field.pos.detach().cpu().double()
     # The precision of the given coordinates decides what is degenerate or coincides.
     given = field.pos.detach().cpu()
-    degenerate = inverted = concave = 0
+    degenerate = copies = turned = concave = 0
     volume = 0.0
     qualities = []
     used = torch.zeros(field.num_points, dtype=torch.bool)
@@ -124,27 +133,26 @@ def mesh_report(field: PointField) -> MeshReport:
         index = index.cpu()
         _, elements, sign = cell_geometry(given, kind, index)
         degenerate += int((sign == 0).sum())
-        if kind != "line" and _is_oriented(kind, pos):
-            inverted += min(int((sign < 0).sum()), int((sign > 0).sum()))
+        copies += int(repeated(same_vertices(index)[sign != 0]).sum())
+        turned += int(inverted(kind, sign, field.dim).sum())
         quality = _quality(pos, kind, index, sign)
         concave += int(((quality <= 0) & (sign != 0)).sum())
         qualities.append(quality)
         volume += float(elements[sign != 0].double().sum())
         used[index.flatten()] = True
     quality = torch.cat(qualities) if qualities else pos.new_full((1,), torch.nan)
-    duplicates = _duplicates(given)
+    duplicates = int((first_of(given) != torch.arange(field.num_points)).sum())
     unused = int((~used).sum()) if cells else 0
-    problems = [
-        f"{number} {what}"
-        for number, what in (
-            (degenerate, "degenerate cells (zero volume or twisted); remove or repair them"),
-            (inverted, "inverted cells; reorder their vertices (integrals ignore orientation)"),
-            (concave, "concave cells; split or remesh them"),
-            (duplicates, "repeated points; merge them, or the mesh has a crack there"),
-            (unused, "points of no cell; remove them, their weight is zero"),
-        )
-        if number
-    ]
+    problems = (
+        (degenerate, f"degenerate cells (zero volume or twisted); {_REPAIR} drops them"),
+        (copies, f"duplicate cells, counted twice by integrals; {_REPAIR} drops them"),
+    )
+    notes = (
+        (turned, f"inverted cells, which integrals and gradients ignore; {_REPAIR} turns them"),
+        (concave, "concave cells; split or remesh them"),
+        (duplicates, f"repeated points; {_REPAIR} merges them, or the mesh has a crack there"),
+        (unused, f"points of no cell, whose weight is zero; {_REPAIR} can drop them"),
+    )
     return MeshReport(
         num_points=field.num_points,
         dim=field.dim,
@@ -152,7 +160,8 @@ def mesh_report(field: PointField) -> MeshReport:
         num_facets={kind: len(index) for kind, index in (field.get("facets") or {}).items()},
         num_boundary_facets=sum(len(i) for i in boundary_facets(cells).values()) if cells else 0,
         degenerate=degenerate,
-        inverted=inverted,
+        duplicate_cells=copies,
+        inverted=turned,
         concave=concave,
         duplicates=duplicates,
         unused=unused,
@@ -173,13 +182,13 @@ def mesh_report(field: PointField) -> MeshReport:
                 field.channels, field.units, field.u.detach().unbind(dim=1), strict=True
             )
         ),
-        problems=tuple(problems),
+        problems=_lines(problems),
+        notes=_lines(notes),
     )
 
 
-def _is_oriented(kind: str, pos: Tensor) -> bool:
-    """Whether the sign of a cell's volume means something."""
-    return len(_CORNERS[kind][1][0]) - 1 == pos.shape[1]
+def _lines(defects: tuple[tuple[int, str], ...]) -> tuple[str, ...]:
+    return tuple(f"{number} {what}" for number, what in defects if number)
 
 
 def _quality(pos: Tensor, kind: str, index: Tensor, sign: Tensor) -> Tensor:
@@ -192,12 +201,5 @@ def _quality(pos: Tensor, kind: str, index: Tensor, sign: Tensor) -> Tensor:
         edges = (at[:, 1:] - at[:, :1]).transpose(1, 2)
         length = edges.norm(dim=1).prod(dim=1).clamp_min(1e-300)
         span = measure(edges) / length / best
-        worst = worst.minimum(span * sign if _is_oriented(kind, pos) else span)
+        worst = worst.minimum(span * sign if is_oriented(kind, pos.shape[1]) else span)
     return worst.clamp(max=1).where(sign != 0, 0)
-
-
-def _duplicates(pos: Tensor) -> int:
-    """Points that coincide with an earlier one within the rounding of the coordinates."""
-    reach = 4 * torch.finfo(pos.dtype).eps * float(pos.abs().max())
-    pairs = cKDTree(pos.double().numpy()).query_pairs(reach, output_type="ndarray")
-    return len(set(pairs.max(axis=1).tolist())) if len(pairs) else 0

@@ -91,7 +91,7 @@ def _volume_elements(pos: Tensor, kind: str, index: Tensor) -> Tensor:
         first = int(bad[0])
         raise MeshError(
             f"{len(bad)} cells of type {kind} are degenerate (zero volume or twisted), the first "
-            f"is number {first} with points {index[first].tolist()}; remove or repair them"
+            f"is number {first} with points {index[first].tolist()}; repair_mesh drops them"
         )
     return volume
 

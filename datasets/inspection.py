@@ -28,10 +28,10 @@ class SetReport:
         static_channels: names of the channels that do not change in time.
         channels: ranges of the solution's channels over all readable trajectories.
         problems: what makes a trajectory unusable: damaged files, values that are not finite, times
-            that do not increase, degenerate or inverted cells, channels, units, dimensions or
+            that do not increase, degenerate or duplicate cells, channels, units, dimensions or
             precisions that differ from the first one's. One line each, with the sample's number.
         warnings: what may be meant: frames equal to the one before, channels that never vary,
-            outliers, repeated points, points of no cell.
+            outliers, inverted or concave cells, repeated points, points of no cell.
     """
 
     num_trajectories: int
@@ -139,9 +139,7 @@ def _ranges(
 def _defects(one: Trajectory) -> tuple[list[str], list[str]]:
     """What makes a trajectory unusable, and what may be meant."""
     report = mesh_report(one.mesh)
-    harmless = ("concave", "repeated", "of no cell")
-    odd = [words for words in report.problems if any(name in words for name in harmless)]
-    bad = [words for words in report.problems if words not in odd]
+    bad, odd = list(report.problems), list(report.notes)
     for i, name in enumerate(one.channels):
         u = one.u[:, :, i].double()
         same = (u[1:] == u[:-1]).all(dim=1)

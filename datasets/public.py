@@ -1,17 +1,22 @@
 """Public data sets by name: fetched once, checked, and read from the cache from then on.
 
 Every entry has a fixed address and digest. Digests of PDEBench are the MD5 sums that its authors
-publish with the addresses (pdebench_data_urls.csv); the others are SHA-256. The Well has a client
-of its own (``the-well-download`` of the package ``the_well``), whose files
+publish with the addresses (pdebench_data_urls.csv); the others are SHA-256. For the files inside of
+the archives of neuraloperator's records at Zenodo, whose versions never change, they are those that
+projects which use the files have published. The Well has a client of its own
+(``the-well-download`` of the package ``the_well``), whose files
 :func:`~cst_operator.datasets.readers.the_well.read_the_well` reads.
 """
 
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cst_operator.datasets.readers import read_comsol, read_dfsu, read_neuraloperator, read_pdebench
@@ -27,11 +32,13 @@ class PublicFile:
 
     Args:
         url: its fixed address.
-        digest: ``sha256:`` or ``md5:`` and the hexadecimal digest of its content.
+        digest: ``sha256:`` or ``md5:`` and the hexadecimal digest of its content; of a file in an
+            archive, that of the file.
         licence: under which it may be used.
         source: whom to cite.
         read: the reader of its format.
         file: its name in the cache; the last part of the address if omitted.
+        archived: whether the address is that of a tar archive, in which the file has this name.
     """
 
     url: str
@@ -40,6 +47,7 @@ class PublicFile:
     source: str
     read: Callable[..., Any]
     file: str = ""
+    archived: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +62,8 @@ def fetch(
 
     A file of that name below the folder ``CST_DATA`` is taken first, then one in the cache; both
     only with the right digest. Without either, the file is downloaded to the cache, after a line on
-    standard error with its licence and source. Once it is there, no network is needed.
+    standard error with its licence and source. Once it is there, no network is needed. All files of
+    an archive that have an entry are kept, the archive is not.
 
     Args:
         name: a key of :data:`PUBLIC`.
@@ -87,14 +96,19 @@ def fetch(
     print(f"{name}: {entry.licence}; {entry.source}; from {entry.url}", file=sys.stderr)
     pooch.get_logger().setLevel("WARNING")
     try:
-        found = pooch.retrieve(entry.url, entry.digest, fname=entry.name, path=folder)
+        if entry.archived:
+            archive = Path(pooch.retrieve(entry.url, None, fname=f"{entry.name}.tar", path=folder))
+            of_it = (other for other in entries.values() if other.url == entry.url)
+            _unpack(archive, entry.name, of_it)
+        else:
+            pooch.retrieve(entry.url, entry.digest, fname=entry.name, path=folder)
     except Exception as error:  # of requests, urllib3, ftplib or pooch itself
         words = " ".join(str(error).split())[:200]
         raise InputError(
             f"{name} cannot be fetched ({words}); try again, or put {entry.name} into a folder and "
             "name that folder in CST_DATA"
         ) from error
-    return Path(found)
+    return folder / entry.name
 
 
 def load_public(name: str, *, cache: str | Path | None = None, **options: Any) -> Any:
@@ -125,6 +139,29 @@ def _given(entry: PublicFile) -> Path | None:
     return None
 
 
+def _unpack(archive: Path, name: str, entries: Iterable[PublicFile]) -> None:
+    """Take files out of an archive, each kept only with the right content, and remove it."""
+    wanted = {entry.name: entry for entry in entries}
+    temporary = archive.with_suffix(".part")
+    try:
+        with tarfile.open(archive) as content:
+            for item in content:
+                entry = wanted.get(PurePosixPath(item.name).name)
+                source = content.extractfile(item) if item.isreg() else None
+                if entry is None or source is None:
+                    continue
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                if _digest(temporary, entry) == entry.digest:
+                    os.replace(temporary, archive.parent / entry.name)
+                    del wanted[entry.name]
+    finally:
+        temporary.unlink(missing_ok=True)
+        archive.unlink()
+    if name in wanted:
+        raise ValueError(f"the archive holds no {name} with {wanted[name].digest}")
+
+
 def _digest(path: Path, entry: PublicFile) -> str:
     kind = entry.digest.partition(":")[0]
     with path.open("rb") as file:
@@ -140,6 +177,29 @@ def _neuraloperator(file: str, digest: str) -> PublicFile:
         source="neuraloperator (Kossaifi et al., arXiv:2412.10354)",
         read=read_neuraloperator,
     )
+
+
+def _zenodo(
+    record: int, archive: str, file: str, digest: str, licence: str, **options: Any
+) -> PublicFile:
+    return PublicFile(
+        url=f"https://zenodo.org/records/{record}/files/{archive}?download=1",
+        digest=f"sha256:{digest}",
+        licence=licence,
+        source=f"NeuralOperator Team, doi:10.5281/zenodo.{record}",
+        read=partial(read_neuraloperator, **options),
+        file=file,
+        archived=True,
+    )
+
+
+def _darcy(file: str, digest: str) -> PublicFile:
+    licence = "as its Zenodo record states"
+    return _zenodo(12784353, "darcy_128.tgz", file, digest, licence)
+
+
+def _navier_stokes(file: str, digest: str) -> PublicFile:
+    return _zenodo(12825163, "nsforcing_128.tgz", file, digest, "CC BY 4.0", placement="periodic")
 
 
 def _pdebench(file: str, number: int, digest: str) -> PublicFile:
@@ -171,6 +231,18 @@ PUBLIC: dict[str, PublicFile] = {
     ),
     "neuraloperator/mini_car": _neuraloperator(
         "mini_car.pt", "cc4941066a1abe0d10461aec5069eea0f0e595248469e1522a4f873965f784f2"
+    ),
+    "neuraloperator/darcy_train_128": _darcy(
+        "darcy_train_128.pt", "b0b98f29679459f9eeb03657835b683140abf186f62bcc92efb886f022d1447c"
+    ),
+    "neuraloperator/darcy_test_128": _darcy(
+        "darcy_test_128.pt", "549ac096e1a772ac355297deed98955f7ca6d03c97295705f66e3c194cf20382"
+    ),
+    "neuraloperator/navier_stokes_train_128": _navier_stokes(
+        "nsforcing_train_128.pt", "6c145749f40aa1f00c2088e662f6668e1ca98018353a0f27a814732278c1a964"
+    ),
+    "neuraloperator/navier_stokes_test_128": _navier_stokes(
+        "nsforcing_test_128.pt", "a7e1ed8ebc050317b8ccb7ef35dfc488e835337fcdefc62f56e01596accccbe5"
     ),
     "pinnacle/heat_darcy": PublicFile(
         url="https://github.com/i207M/PINNacle/raw/6f8d69c/ref/heat_darcy.dat",

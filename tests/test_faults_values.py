@@ -17,6 +17,7 @@ from cst_operator.datasets import (
 )
 from cst_operator.errors import FieldError
 from cst_operator.fields import PointField, Trajectory
+from cst_operator.mesh_repair import repair_mesh
 from cst_operator.mesh_report import mesh_report
 from cst_operator.solvers import Heat, Poisson
 from cst_operator.tasks import Forecast
@@ -65,7 +66,8 @@ def test_planted_defects_of_generated_meshes_are_all_found(
     index: int, rng: np.random.Generator
 ) -> None:
     mesh = Poisson(h=0.12).sample(3, index).mesh
-    assert mesh_report(mesh).ok  # no false alarm
+    clean = mesh_report(mesh)
+    assert clean.problems == clean.notes == ()  # no false alarm
     triangles = mesh.cells["triangle"]
     number = int(rng.integers(1, 6))
     chosen = torch.from_numpy(rng.choice(len(triangles), number, replace=False))
@@ -75,6 +77,8 @@ def test_planted_defects_of_generated_meshes_are_all_found(
     turned = triangles.clone()
     turned[chosen] = turned[chosen].flip(1)
     assert mesh_report(mesh._with(cells={"triangle": turned})).inverted == number
+    twice = torch.cat([triangles, triangles[chosen]])
+    assert mesh_report(mesh._with(cells={"triangle": twice})).duplicate_cells == number
     points = torch.from_numpy(rng.choice(mesh.num_points, number, replace=False))
     copied = PointField(torch.cat([mesh.pos, mesh.pos[points]]), cells={"triangle": triangles})
     report = mesh_report(copied)
@@ -83,6 +87,9 @@ def test_planted_defects_of_generated_meshes_are_all_found(
     outside[chosen[0], 1] = mesh.num_points
     with pytest.raises(FieldError, match=f"name point {mesh.num_points}"):
         mesh._with(cells={"triangle": outside})
+    repaired, done = repair_mesh(mesh._with(cells={"triangle": torch.cat([turned, flat[chosen]])}))
+    assert (done.inverted, done.degenerate) == (number, number)
+    assert torch.equal(repaired.cells["triangle"].sort(dim=1).values, triangles.sort(dim=1).values)
 
 
 # 12

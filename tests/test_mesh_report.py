@@ -16,7 +16,7 @@ def test_clean_meshes_have_no_problems(kind: str) -> None:
     pos, cells = box(kind, 4, bend=0.0 if kind == "line" else 0.05)
     for dtype in (torch.float32, torch.float64):
         report = mesh_report(PointField(pos.to(dtype), cells=cells))
-        assert report.problems == ()
+        assert report.problems == report.notes == ()
         assert report.ok
         assert report.volume == pytest.approx(1, rel=1e-6)  # float32
         assert 0 < report.quality_min <= report.quality_mean <= 1
@@ -66,9 +66,13 @@ def test_every_planted_defect_is_counted(kind: str) -> None:
     flat = index.clone()
     flat[3, :] = flat[3, 0]
     found = report(pos, flat)
-    assert (found.degenerate, found.inverted) == (1, 0)
+    assert (found.degenerate, found.duplicate_cells, found.inverted) == (1, 0, 0)
     assert found.quality_min == 0
     assert any("1 degenerate" in line for line in found.problems)
+
+    found = report(pos, torch.cat([index, index[2:4], flat[3:4]]))
+    assert (found.degenerate, found.duplicate_cells, found.inverted) == (1, 2, 0)
+    assert any("2 duplicate cells" in line for line in found.problems)
 
     mirror = {
         "triangle": [0, 2, 1],
@@ -80,12 +84,14 @@ def test_every_planted_defect_is_counted(kind: str) -> None:
     turned[[5, 7]] = turned[[5, 7]][:, mirror]
     found = report(pos, turned)
     assert (found.degenerate, found.inverted, found.concave) == (0, 2, 0)
+    # Nothing depends on orientation.
+    assert found.ok and len(found.notes) == 1 and "2 inverted" in found.notes[0]
     # All cells turned is another convention, not a defect.
-    assert report(pos, index[:, mirror]).ok
+    assert report(pos, index[:, mirror]).notes == ()
 
     found = report(torch.cat([pos, pos[:2]]), index)
     assert (found.duplicates, found.unused) == (2, 2)
-    assert len(found.problems) == 2
+    assert found.ok and len(found.notes) == 2
 
 
 def test_concave_quadrilaterals_are_counted() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 import tyro
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +21,8 @@ from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
 from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.mesh_files import read_mesh, read_series
+from cst_operator.mesh_files import read_mesh, read_series, write_mesh
+from cst_operator.mesh_repair import MeshRepair, repair_mesh
 from cst_operator.mesh_report import ChannelRange, MeshReport, mesh_report
 
 __all__ = ["Inspect"]
@@ -36,20 +38,36 @@ class Inspect:
         "Show what is in a mesh file (counts, quality, fields, defects), a data set (ranges,\n"
         "values that are not finite, constant frames, outliers, bad cells), a data file that\n"
         "others wrote (PDEBench, The Well, netCDF, ...), or a run or checkpoint folder. Exit\n"
-        "status 2 if it is unusable.\n\n"
+        "status 2 if it is unusable. With --repair a mesh file is written anew, without repeated\n"
+        "points and without degenerate, duplicate and inverted cells.\n\n"
         "Examples:\n  cst inspect wing.msh\n  cst inspect data/heat --thumbnail heat.png\n"
-        "  cst inspect 2D_DarcyFlow_beta1.0_Train.hdf5"
+        "  cst inspect 2D_DarcyFlow_beta1.0_Train.hdf5\n"
+        "  cst inspect wing.msh --repair whole.vtu"
     )
 
     path: tyro.conf.Positional[Path]
     """Mesh or data file, data set (folder or file), or run folder."""
     thumbnail: Path | None = None
     """PNG file to draw a mesh, or the first solutions of a data set, into."""
+    repair: Path | None = None
+    """Mesh file to write, repaired: points, point fields, cells and marked facets."""
+    merge: bool = True
+    """Whether a repair merges points that coincide; not where there is a crack or a jump."""
+    drop_unused: bool = False
+    """Whether a repair drops points that no cell uses."""
 
     def run(self) -> int:
         """Print what is there; status 2 if it has defects."""
         if not self.path.exists():
             raise InputError(f"{self.path}: there is no such file or folder; check the path")
+        if self.repair is None and (self.drop_unused or not self.merge):
+            raise InputError(
+                "--drop-unused and --no-merge tell how to repair; give --repair as well"
+            )
+        if _is_mesh(self.path):
+            return self._mesh()
+        if self.repair is not None:
+            raise InputError(f"{self.path} is no file of one mesh; only such a file is repaired")
         kind = stored_kind(self.path) if self.path.is_file() else ""
         if kind == "trajectory":
             return self._trajectories([read_trajectory(self.path)])
@@ -57,17 +75,10 @@ class Inspect:
             data = open_set(self.path)
             _show_set(self.path, data)
             return self._trajectories(data)
-        suffix = self.path.suffix.lower()
-        if self.path.is_file() and suffix in SUFFIXES:
-            return self._trajectories(read_file(self.path))
         if self.path.is_file() and _is_series(self.path):
             return self._trajectories([read_series(self.path)])
         if self.path.is_file():
-            field = read_mesh(self.path, weights=False)
-            report = mesh_report(field)
-            _show_mesh(self.path, report)
-            self._draw({self.path.name: field})
-            return 0 if report.ok else 2
+            return self._trajectories(read_file(self.path))
         if (self.path / "config.json").is_file() or checkpoint.steps(self.path):
             _show_run(self.path)
             return 0
@@ -75,6 +86,25 @@ class Inspect:
             f"{self.path} is no data set, run or checkpoint; "
             "name a folder that cst generate or cst train wrote, or a mesh file"
         )
+
+    def _mesh(self) -> int:
+        # As read_mesh judges cells: before anything is rounded to single precision.
+        field = read_mesh(self.path, weights=False, dtype=torch.float64)
+        report = mesh_report(field)
+        _show_mesh(self.path, report)
+        self._draw({self.path.name: field})
+        if self.repair is None:
+            return 0 if report.ok else 2
+        if self.repair.exists() and self.repair.samefile(self.path):
+            raise InputError(
+                f"{self.repair} is the file that is repaired; name another for --repair"
+            )
+        repaired, done = repair_mesh(field, merge=self.merge, drop_unused=self.drop_unused)
+        write_mesh(self.repair, repaired)
+        _show_repair(self.repair, done)
+        report = mesh_report(repaired)
+        _show_mesh(self.repair, report)
+        return 0 if report.ok else 2
 
     def _trajectories(self, data: Sequence[Trajectory]) -> int:
         report = inspect_trajectories(data)
@@ -90,6 +120,12 @@ class Inspect:
         from cst_operator.plots import save_figure
 
         save_figure(thumbnail(fields), self.thumbnail, dpi=100)
+
+
+def _is_mesh(path: Path) -> bool:
+    """Whether a file holds one mesh, and is none of this library nor of a known kind of data."""
+    known = path.suffix.lower() in SUFFIXES or not path.is_file()
+    return not known and not stored_kind(path) and not _is_series(path)
 
 
 def _is_series(path: Path) -> bool:
@@ -125,7 +161,27 @@ def _show_mesh(path: Path, report: MeshReport) -> None:
         out.print(_ranges(report.channels))
     for problem in report.problems:
         out.print(f"[red]problem:[/red] {escape(problem)}", soft_wrap=True)
+    for note in report.notes:
+        out.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     out.print("usable" if report.ok else "[red]unusable as it is[/red]")
+
+
+def _show_repair(path: Path, done: MeshRepair) -> None:
+    table = Table("repair", "number")
+    for what, number in (
+        ("points merged with another", done.duplicates),
+        ("degenerate cells dropped", done.degenerate),
+        ("duplicate cells dropped", done.duplicate_cells),
+        ("inverted cells turned", done.inverted),
+        ("marked facets dropped", done.facets),
+        ("points of no cell dropped", done.unused),
+    ):
+        table.add_row(what, f"{number:,}")
+    out = console()
+    out.print(table)
+    if done.volume:
+        out.print(f"volume of the degenerate cells: {done.volume:.3g}")
+    out.print(f"repaired as {escape(str(path))}" if done.changed else "there was nothing to repair")
 
 
 def _ranges(channels: Sequence[ChannelRange]) -> Table:

@@ -1,12 +1,16 @@
 import hashlib
+import io
 import sys
+import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 
 from cst_operator.datasets import public
 from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
@@ -112,8 +116,61 @@ def test_names_and_libraries_that_are_missing_are_said(
         fetch("plate", cache=tmp_path, registry=entry(tmp_path, server))
 
 
+def archive(tmp_path: Path, server: str, **contents: bytes) -> dict[str, PublicFile]:
+    """Entries of files in one archive, of which the first has what the archive holds."""
+    with tarfile.open(tmp_path / "www" / "all.tgz", "w:gz") as tar:
+        for name, content in contents.items():
+            item = tarfile.TarInfo(f"./data/{name}.txt")
+            item.size = len(content)
+            tar.addfile(item, io.BytesIO(content))
+        link = tarfile.TarInfo("third.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "www" / "plate.txt")
+        tar.addfile(link)
+    return {
+        name: PublicFile(
+            url=f"{server}/all.tgz?download=1",
+            digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+            licence="CC0",
+            source="the tests",
+            read=read_comsol,
+            file=f"{name}.txt",
+            archived=True,
+        )
+        for name, content in contents.items()
+    }
+
+
+def test_all_files_of_an_archive_come_with_one_download(tmp_path: Path, server: str) -> None:
+    registry = archive(tmp_path, server, one=b"1", other=b"2")
+    cache = tmp_path / "cache"
+    assert fetch("one", cache=cache, registry=registry).read_bytes() == b"1"
+    assert fetch("other", cache=cache, registry=registry).read_bytes() == b"2"
+    assert len(_Quiet.asked) == 1
+    assert sorted(path.name for path in cache.iterdir()) == ["one.txt", "other.txt"]
+
+
+def test_an_archive_with_another_content_leaves_nothing(tmp_path: Path, server: str) -> None:
+    registry = archive(tmp_path, server, one=b"1")
+    cache = tmp_path / "cache"
+    for change, words in (
+        ({"digest": "sha256:" + "0" * 64}, "the archive holds no one.txt with sha256:000"),
+        ({"file": "two.txt"}, "the archive holds no two.txt"),
+        ({"file": "third.txt"}, "the archive holds no third.txt"),  # a link to elsewhere
+        ({"url": f"{server}/plate.txt"}, "file could not be opened"),  # no archive
+    ):
+        changed = {"one": replace(registry["one"], **change)}
+        with pytest.raises(InputError, match=f"one cannot be fetched .*{words}.*CST_DATA"):
+            fetch("one", cache=cache, registry=changed)
+        assert list(cache.iterdir()) == []
+    registry = archive(tmp_path, server, one=b"1", other=b"2")
+    registry["other"] = replace(registry["other"], digest="sha256:" + "0" * 64)
+    fetch("one", cache=cache, registry=registry)
+    assert [path.name for path in cache.iterdir()] == ["one.txt"]  # and not what is wrong
+
+
 def test_entries_are_complete_and_fixed() -> None:
-    assert len({item.url for item in PUBLIC.values()}) == len(PUBLIC)
+    assert len({(item.url, item.name) for item in PUBLIC.values()}) == len(PUBLIC)
+    assert len({item.name for item in PUBLIC.values()}) == len(PUBLIC)
     for item in PUBLIC.values():
         kind, _, digest = item.digest.partition(":")
         assert item.url.startswith("https://")
@@ -123,7 +180,8 @@ def test_entries_are_complete_and_fixed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, item in PUBLIC.items() if item.digest.startswith("sha256")]
+    "name",
+    [n for n, i in PUBLIC.items() if i.digest.startswith("sha256") and not i.archived],
 )
 def test_entries_agree_with_the_files_at_hand(
     name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,3 +192,19 @@ def test_entries_agree_with_the_files_at_hand(
     assert path.is_relative_to(shared_data)
     if name.startswith("neuraloperator"):
         assert len(load_public(name)) > 0
+
+
+def test_archived_files_of_neuraloperator_are_read_as_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, placement in (("darcy_test_128", 1.0), ("navier_stokes_test_128", 7 / 8)):
+        key = f"neuraloperator/{name}"
+        torch.save({"x": torch.ones(3, 8, 8), "y": torch.zeros(3, 8, 8)}, tmp_path / "a.pt")
+        digest = f"sha256:{hashlib.sha256((tmp_path / 'a.pt').read_bytes()).hexdigest()}"
+        (tmp_path / "a.pt").rename(tmp_path / PUBLIC[key].name)
+        monkeypatch.setitem(PUBLIC, key, replace(PUBLIC[key], digest=digest))
+        monkeypatch.setenv("CST_DATA", str(tmp_path))
+        found = load_public(key)
+        assert len(found) == 3
+        # Ends of the box, or the last point before it repeats.
+        assert float(found[0].mesh.pos.max()) == placement
