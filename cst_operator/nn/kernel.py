@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cst_operator._precision import full_precision
 from cst_operator.nn.attention import Attention, join_heads, split_heads
-from cst_operator.nn.encodings import RotaryCoordinates, full_precision
+from cst_operator.nn.encodings import RotaryCoordinates
 
 __all__ = ["KernelAttention", "KernelMemory"]
 

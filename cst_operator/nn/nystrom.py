@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from cst_operator._precision import full_precision
 from cst_operator.nn.anchors import NOTHING, choose_anchors
 from cst_operator.nn.attention import Memory, QuadratureAttention, attend
-from cst_operator.nn.encodings import full_precision
 
 __all__ = ["NystromAttention"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from cst_operator._precision import full_precision
 from cst_operator.nn.attention import Attention, join_heads, split_heads
-from cst_operator.nn.encodings import full_precision
 
 __all__ = ["SliceAttention", "SliceMemory"]
 
