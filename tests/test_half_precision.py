@@ -9,6 +9,7 @@ from torch import Tensor
 from cst_operator.fields import Example, PointField
 from cst_operator.fit_config import FitConfig
 from cst_operator.model import CSTOperator
+from cst_operator.nn import make_attention
 from cst_operator.sobolev import SobolevLoss
 from cst_operator.training import fit
 from tests.model_samples import KINDS, known_field, tiny_model
@@ -56,7 +57,6 @@ def test_answers_in_half_precision_differ_by_its_rounding(changes, dtype, seed, 
 @both_types
 @pytest.mark.parametrize("kind", FOR_MANY_POINTS)
 def test_so_do_answers_of_many_points(kind, dtype, seed, generator):
-    # Shares near 1e-5 are no normal numbers of float16; sums over so many points would overflow.
     model = tiny_model(seed, **FOR_MANY_POINTS[kind]).float()
     example = _example(generator, 100_000)
     with torch.no_grad():
@@ -65,6 +65,28 @@ def test_so_do_answers_of_many_points(kind, dtype, seed, generator):
             got = model(*example)
     assert got.isfinite().all()
     assert 0 < _apart(got, wanted) < 8 * ROUNDING[dtype]
+
+
+@both_types
+@pytest.mark.parametrize("kind, heaviest", [("kernel", 1e-5), ("slice", 0.98)])
+def test_however_many_points_that_are_alike_have_their_own_average(
+    kind, heaviest, dtype, generator
+):
+    # Sums of 100,000 ones overflow in float16, where shares of 1e-7 or 1e-8 are nothing.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = make_attention(kind, 32, 2, dim=2, count=9, max_turns=2.0, radii=(0.3, 2.0))
+    count = 100_000
+    h = torch.randn(1, 1, 32, generator=generator).expand(-1, count, -1)
+    s = torch.zeros(1, count, 2)
+    share = torch.full((1, count), (1 - heaviest) / (count - 1))
+    share[0, -1] = heaviest
+    with torch.no_grad():
+        one = h[:, :1], s[:, :1]
+        wanted = layer(*one, layer.memory(*one, torch.zeros(1, 1)))
+        with torch.autocast("cpu", dtype):
+            got = layer(*one, layer.memory(h, s, share.log()))
+    assert _apart(got, wanted) < 8 * ROUNDING[dtype]
 
 
 @both_types
