@@ -118,7 +118,7 @@ def _from_cells(field: PointField) -> GradientOperator:
             first = int((sign == 0).nonzero()[0])
             raise MeshError(
                 f"cell {first} of type {kind} is degenerate and has no gradient; "
-                "remove or repair it"
+                "repair_mesh drops it"
             )
         # Gradients of the basis: pseudo-inverse of the Jacobian, transposed.  [n, q, d, v]
         metric = jacobian.transpose(-1, -2) @ jacobian

@@ -119,7 +119,7 @@ def test_precision_of_the_points_is_kept() -> None:
 )
 def test_a_degenerate_cell_is_named(kind: str, corners: list[list[float]]) -> None:
     pos = torch.tensor(corners, dtype=torch.float64)
-    with pytest.raises(MeshError, match=rf"{kind} are degenerate .* number 0 .* remove"):
+    with pytest.raises(MeshError, match=rf"{kind} are degenerate .* number 0 .* repair_mesh"):
         node_weights(pos, {kind: torch.arange(len(pos))[None]})
     with pytest.raises(MeshError, match="degenerate"):
         cell_weights(pos, {kind: torch.arange(len(pos))[None]})
