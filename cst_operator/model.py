@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from cst_operator._layers import make_layers
+from cst_operator._precision import full_precision
 from cst_operator._query_memory import fitting_chunk
 from cst_operator._ragged import Ragged
 from cst_operator.cst_config import CSTConfig
@@ -27,7 +28,6 @@ from cst_operator.nn import (
     choose_anchors,
     modulate,
 )
-from cst_operator.nn.encodings import full_precision
 from cst_operator.nn.transforms import in_transform
 from cst_operator.normalization import Normalization
 
