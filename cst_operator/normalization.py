@@ -58,8 +58,8 @@ class Normalization(nn.Module):
         Raises:
             FieldError: if there are no examples, or weights are missing.
         """
-        low, high = [], []
-        moments: dict[str, list[Tensor]] = {"in": [], "out": []}
+        lower = upper = None
+        moments: dict[str, Tensor] = {}
         for example in examples:
             for side, field in (("in", example.source), ("out", example.target)):
                 if "weights" not in field:
@@ -68,13 +68,15 @@ class Normalization(nn.Module):
                         "set them with cst_operator.with_weights(field)"
                     )
                 s = torch.cat([field.pos, field.time[:, None]], dim=1).double()
-                low.append(s.amin(0))
-                high.append(s.amax(0))
+                least, most = s.amin(0), s.amax(0)
+                # Sums, not lists: small tensors kept among large ones that go fragment the memory.
+                lower = least if lower is None else torch.minimum(lower, least)
+                upper = most if upper is None else torch.maximum(upper, most)
                 w, u = field.weights.double(), field.u.double()
-                moments[side].append(torch.stack([w.sum().expand(u.shape[1]), w @ u, w @ u**2]))
-        if not low:
+                found = torch.stack([w.sum().expand(u.shape[1]), w @ u, w @ u**2])
+                moments[side] = moments[side] + found if side in moments else found
+        if lower is None or upper is None:
             raise FieldError("normalization needs at least one example, got none")
-        lower, upper = torch.stack(low).amin(0), torch.stack(high).amax(0)
         center, half = (lower + upper) / 2, (upper - lower) / 2
         self.pos_center.copy_(center[:-1])
         self.pos_scale.copy_(_or_one(half[:-1].amax(keepdim=True)))
@@ -84,7 +86,7 @@ class Normalization(nn.Module):
             ("in", self.in_mean, self.in_std),
             ("out", self.out_mean, self.out_std),
         ):
-            mass, first, second = torch.stack(moments[side]).sum(0)
+            mass, first, second = moments[side]
             average = first / mass
             variance = (second / mass - average**2).clamp_min(0)
             # Rounding leaves about 1e-16 of the second moment where a channel is constant.
