@@ -114,13 +114,17 @@ HEADLINES: list[tuple[str, str, list[tuple[str, str, str]]]] = [
         "training",
         "A step of `cst.fit` beside one of a plain PyTorch loop with the same model, loss and "
         "data: CPU milliseconds and what `fit` takes more of them, steps a second, MiB of the "
-        "process; in two processes each has half of every batch.",
+        "process; in two processes each has half of every batch. *values*: without derivatives in "
+        "the loss, plain and compiled.",
         [
-            ("fit", "training", "overhead"),
+            *((model, "training", "overhead") for model in ("fit", "fit_2_processes")),
             *(
                 (model, "training", metric)
                 for metric in ("cpu_ms_per_step", "steps_per_second", "peak_memory")
-                for model in ("plain", "fit", "fit_2_processes")
+                for model in (
+                    *("plain", "fit", "plain_2_processes", "fit_2_processes"),
+                    *("fit_values", "fit_values_compiled"),
+                )
             ),
         ],
     ),
