@@ -112,10 +112,11 @@ def _tiles(slopes: Tensor, key: Tensor) -> Iterator[_Tile]:
     """Groups and rows whose scores, with those of the directions, are made at a time."""
     groups, directions, rows, _ = slopes.shape
     most = _SCORES.get(slopes.device.type, _SCORES_ELSEWHERE)
-    height = min(rows, max(16, most // ((1 + directions) * max(1, key.shape[1]))))
-    depth = max(1, most // ((1 + directions) * max(1, height * key.shape[1])))
+    scores = (1 + directions) * max(1, key.shape[1])  # of a row
+    height = max(1, min(rows, max(16, most // scores)))
+    depth = max(1, most // (height * scores))
     for g in range(0, groups, depth):
-        for m in range(0, rows, max(1, height)):
+        for m in range(0, rows, height):
             yield slice(g, g + depth), slice(m, m + height)
 
 

@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ def seed() -> int:
 def generator(seed: int) -> torch.Generator:
     """A seeded torch generator."""
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's own generator begins with the seed, and is afterwards as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @pytest.fixture

@@ -33,15 +33,10 @@ from tests.laplacian_samples import (
     uniform,
 )
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 # Sums of some hundred terms of order one in another order.
 SUMS = {"rtol": 0.0, "atol": 1e-12}
-
-
-@pytest.fixture(autouse=True)
-def _seeded(seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 every_flow = pytest.mark.parametrize("kind", FLOWS)

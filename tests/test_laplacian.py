@@ -20,15 +20,10 @@ from tests.laplacian_samples import (
 )
 from tests.mesh_samples import box
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 # Sums of some hundred terms of order one in another order.
 SUMS = {"rtol": 0.0, "atol": 1e-12}
-
-
-@pytest.fixture(autouse=True)
-def _seeded(seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def test_the_laplacian_of_points_is_the_formula_of_its_docstring():

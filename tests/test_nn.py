@@ -17,15 +17,10 @@ from cst_operator.nn import (
 )
 from cst_operator.nn import SmoothInterpolant as Interpolant
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 # Sums of some hundred terms of order one in another order.
 SUMS = {"rtol": 0.0, "atol": 1e-12}
-
-
-@pytest.fixture(autouse=True)
-def _seeded(seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _uniform(*shape: int) -> Tensor:
