@@ -7,12 +7,14 @@ from cst_operator.datasets.generation import generate
 from cst_operator.datasets.ide_spirals import ide_spirals
 from cst_operator.datasets.inspection import SetReport, inspect_trajectories
 from cst_operator.datasets.north_sea_surge import north_sea_surge
-from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
+from cst_operator.datasets.public import fetch, load_public
+from cst_operator.datasets.public_files import PUBLIC, PublicFile
 from cst_operator.datasets.readers import (
     read_comsol,
     read_dfsu,
     read_file,
     read_gaot,
+    read_geo_fno,
     read_mat,
     read_meshgraphnets,
     read_movie,
@@ -48,6 +50,7 @@ __all__ = [
     "read_dfsu",
     "read_file",
     "read_gaot",
+    "read_geo_fno",
     "read_manifest",
     "read_mat",
     "read_meshgraphnets",

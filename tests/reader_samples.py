@@ -242,6 +242,21 @@ def movie_tif(path: Path) -> Path:
     return path
 
 
+def geo_fno(path: Path) -> Path:
+    """Deformed grids, [2, 3, 4, 5]: the second twice as large as the first."""
+    x, y = np.meshgrid(np.linspace(0, 1, 4), np.linspace(0, 2, 5), indexing="ij")
+    x = x + 0.1 * y
+    np.save(path.with_name("X.npy"), np.stack([x, 2 * x]))
+    np.save(path.with_name("Y.npy"), np.stack([y, 2 * y]))
+    np.save(path, np.stack([[x, y, x * y], [2 * x, 2 * y, 4 * x * y]]))
+    return path
+
+
+def read_deformed(path: Path, **options: Any) -> Any:
+    places = [path.with_name(f"{name}.npy") for name in "XY"]
+    return readers.read_geo_fno(path, *(p if p.exists() else path for p in places), **options)
+
+
 def read_points(path: Path) -> Any:
     return readers.read_numpy(path, "ntpc", pos="pos", cells="cells", times="times")
 
@@ -256,6 +271,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], Path], Callable[[Path], Any]]] = 
     "mat73": (".mat", mat73, readers.read_mat),
     "meshgraphnets": (".h5", meshgraphnets, readers.read_meshgraphnets),
     "gaot": (".nc", gaot, readers.read_gaot),
+    "geo_fno": (".npy", geo_fno, read_deformed),
     "netcdf": (".nc", netcdf, readers.read_netcdf),
     "netcdf_classic": (".nc", lambda path: netcdf(path, classic=True), readers.read_netcdf),
     "curvilinear": (".nc", curvilinear, lambda p: readers.read_netcdf(p, missing="drop")),

@@ -6,6 +6,7 @@ Mesh files and their time series are read by :mod:`cst_operator.mesh_files`.
 from cst_operator.datasets.readers.by_suffix import read_file
 from cst_operator.datasets.readers.comsol import read_comsol
 from cst_operator.datasets.readers.gaot import read_gaot
+from cst_operator.datasets.readers.geo_fno import read_geo_fno
 from cst_operator.datasets.readers.grids import Placement, axis_weights, frames_of, grid_mesh
 from cst_operator.datasets.readers.mat import read_mat
 from cst_operator.datasets.readers.meshgraphnets import read_meshgraphnets
@@ -27,6 +28,7 @@ __all__ = [
     "read_dfsu",
     "read_file",
     "read_gaot",
+    "read_geo_fno",
     "read_mat",
     "read_meshgraphnets",
     "read_movie",

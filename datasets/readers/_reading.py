@@ -22,6 +22,7 @@ __all__ = [
     "check_attributes",
     "check_stored",
     "existing",
+    "map_array",
     "needs",
     "open_hdf5",
     "read_array",
@@ -136,6 +137,14 @@ def read_array(dataset: Any, index: Any = ()) -> NDArray[Any]:
         raise InputError(f"{dataset.name} holds {dataset.dtype}; expected numbers")
     check_stored(dataset)
     return np.asarray(dataset[index])
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file, mapped: what is not looked at is not read."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        raise InputError("it does not hold one array of numbers; is it an .npz file?")
+    return array
 
 
 def tensor(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:

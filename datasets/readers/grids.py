@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField
 
-__all__ = ["Placement", "axis_weights", "frames_of", "grid_mesh", "uniform_axis"]
+__all__ = ["Placement", "axis_weights", "frames_of", "grid_cells", "grid_mesh", "uniform_axis"]
 
 Placement = Literal["ends", "cells", "periodic"]
 """Where the samples of an axis lie: ``"ends"`` from one end of the domain to the other, both
@@ -81,11 +81,15 @@ def grid_mesh(
     return PointField(
         pos=torch.from_numpy(pos.astype(np.float64)).to(dtype),
         weights=torch.from_numpy(weights.ravel()).to(dtype),
-        cells=_cells(shape),
+        cells=grid_cells(shape),
     )
 
 
-def _cells(shape: Sequence[int]) -> dict[str, torch.Tensor]:
+def grid_cells(shape: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Lines, quadrilaterals or hexahedra between the neighbours of a grid, by meshio's cell type.
+
+    None where an axis has one point, and none in more than three dimensions.
+    """
     if min(shape) < 2 or len(shape) > 3:
         return {}
     number = np.arange(np.prod(shape)).reshape(shape)

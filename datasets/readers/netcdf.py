@@ -25,7 +25,7 @@ from cst_operator.datasets.readers._reading import (
     tensor,
 )
 from cst_operator.datasets.readers._unstructured import centre_field, node_field, polygon_cells
-from cst_operator.datasets.readers.grids import Placement, grid_mesh
+from cst_operator.datasets.readers.grids import Placement, grid_cells, grid_mesh
 from cst_operator.datasets.readers.sphere import sphere_coordinates
 from cst_operator.errors import InputError, MeshError
 from cst_operator.fields import PointField, Trajectory
@@ -323,9 +323,12 @@ def _curvilinear(
     east = data[pair[0]].to_numpy().astype(np.float64)
     north = data[pair[1]].transpose(*dims).to_numpy().astype(np.float64)
     known = np.isfinite(east) & np.isfinite(north)
-    number = np.arange(east.size).reshape(east.shape)
-    corners = [number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]]
-    index = np.stack([corner.ravel() for corner in corners], axis=1)
+    cells = grid_cells(east.shape)
+    if "quad" not in cells:
+        raise MeshError(
+            f"{pair[0]} has shape {east.shape}; expected two points or more along both axes"
+        )
+    index = cells["quad"].numpy()
     index = index[known.ravel()[index].all(axis=1)]
     nodes = np.stack([east.ravel(), north.ravel()], axis=1)
     if not sphere:

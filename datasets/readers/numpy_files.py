@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cst_operator.datasets.readers._reading import (
     LazyTrajectories,
     existing,
+    map_array,
     reading,
     sorted_frames,
     tensor,
@@ -79,7 +80,7 @@ def read_numpy(
         if path.suffix.lower() == ".npy":
             if named:
                 raise InputError(f"a .npy file has no array {next(iter(named.values()))!r}")
-            samples = _map(path)
+            samples = map_array(path)
             arrays: dict[str, Any] = {}
         else:
             arrays = read_arrays(path, [u, *named.values()])
@@ -138,13 +139,6 @@ def _claimed(file: IO[bytes]) -> int:
         read = np.lib.format.read_array_header_2_0
     shape, _, kind = read(file)
     return int(np.prod(shape, dtype=object)) * kind.itemsize
-
-
-def _map(path: Path) -> NDArray[Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
-        raise InputError("it does not hold one array of numbers; is it an .npz file?")
-    return array
 
 
 def _mesh(

@@ -2,21 +2,24 @@ import hashlib
 import io
 import sys
 import tarfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 
 from cst_operator.datasets import public
-from cst_operator.datasets.public import PUBLIC, PublicFile, fetch, load_public
-from cst_operator.datasets.readers import read_comsol
+from cst_operator.datasets.public import fetch, load_public
+from cst_operator.datasets.public_files import PUBLIC, PublicFile
+from cst_operator.datasets.readers import read_comsol, read_mat
 from cst_operator.errors import InputError
-from tests.reader_samples import comsol
+from tests.reader_samples import comsol, mat5
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -116,6 +119,18 @@ def test_names_and_libraries_that_are_missing_are_said(
         fetch("plate", cache=tmp_path, registry=entry(tmp_path, server))
 
 
+def stored(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]
+) -> PublicFile:
+    """Write the file of an entry, whose digest becomes that of what was written."""
+    path = folder / PUBLIC[name].name
+    write(path)
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    monkeypatch.setitem(PUBLIC, name, replace(PUBLIC[name], digest=digest))
+    monkeypatch.setenv("CST_DATA", str(folder))
+    return PUBLIC[name]
+
+
 def archive(tmp_path: Path, server: str, **contents: bytes) -> dict[str, PublicFile]:
     """Entries of files in one archive, of which the first has what the archive holds."""
     with tarfile.open(tmp_path / "www" / "all.tgz", "w:gz") as tar:
@@ -169,9 +184,10 @@ def test_an_archive_with_another_content_leaves_nothing(tmp_path: Path, server: 
 
 
 def test_entries_are_complete_and_fixed() -> None:
-    assert len({(item.url, item.name) for item in PUBLIC.values()}) == len(PUBLIC)
-    assert len({item.name for item in PUBLIC.values()}) == len(PUBLIC)
-    for item in PUBLIC.values():
+    files = {item.name: (item.url, item.digest) for item in PUBLIC.values()}
+    every = [*PUBLIC.values(), *(other for item in PUBLIC.values() for other in item.beside)]
+    for item in every:
+        assert files.setdefault(item.name, (item.url, item.digest)) == (item.url, item.digest)
         kind, _, digest = item.digest.partition(":")
         assert item.url.startswith("https://")
         assert len(digest) == {"sha256": 64, "md5": 32}[kind] and int(digest, 16)
@@ -181,7 +197,11 @@ def test_entries_are_complete_and_fixed() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, i in PUBLIC.items() if i.digest.startswith("sha256") and not i.archived],
+    [
+        name
+        for name, item in PUBLIC.items()
+        if item.digest.startswith("sha256") and not item.archived and "fno/" not in name
+    ],
 )
 def test_entries_agree_with_the_files_at_hand(
     name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,12 +219,48 @@ def test_archived_files_of_neuraloperator_are_read_as_what_they_are(
 ) -> None:
     for name, placement in (("darcy_test_128", 1.0), ("navier_stokes_test_128", 7 / 8)):
         key = f"neuraloperator/{name}"
-        torch.save({"x": torch.ones(3, 8, 8), "y": torch.zeros(3, 8, 8)}, tmp_path / "a.pt")
-        digest = f"sha256:{hashlib.sha256((tmp_path / 'a.pt').read_bytes()).hexdigest()}"
-        (tmp_path / "a.pt").rename(tmp_path / PUBLIC[key].name)
-        monkeypatch.setitem(PUBLIC, key, replace(PUBLIC[key], digest=digest))
-        monkeypatch.setenv("CST_DATA", str(tmp_path))
+        sample = {"x": torch.ones(3, 8, 8), "y": torch.zeros(3, 8, 8)}
+        stored(key, tmp_path, monkeypatch, partial(torch.save, sample))
         found = load_public(key)
         assert len(found) == 3
         # Ends of the box, or the last point before it repeats.
         assert float(found[0].mesh.pos.max()) == placement
+
+
+def test_files_of_fno_are_read_out_of_their_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = mat5(tmp_path / "a.mat").read_bytes()
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("__MACOSX/._burgers_data_R10.mat", b"of another system")
+            file.writestr("data/burgers_data_R10.mat", content)
+
+    stored("fno/burgers", tmp_path, monkeypatch, write)
+    found = load_public("fno/burgers")
+    assert len(found) == len(read_mat(tmp_path / "a.mat"))
+    assert torch.equal(found[1].u, read_mat(tmp_path / "a.mat")[1].u)
+    unpacked = tmp_path / "burgers_data_R10.mat"
+    unpacked.write_bytes(content[:100])  # as a full disk leaves it
+    assert torch.equal(load_public("fno/burgers")[1].u, found[1].u)
+    assert unpacked.read_bytes() == content
+    stored("fno/burgers", tmp_path, monkeypatch, lambda path: zipfile.ZipFile(path, "w").close())
+    with pytest.raises(InputError, match="Burgers_R10.zip: it holds no burgers_data_R10.mat"):
+        load_public("fno/burgers")
+
+
+def test_a_reader_gets_the_files_beside_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, points = "geo_fno/elasticity", np.random.default_rng(0).random((20, 2, 3))
+    entry = stored(name, tmp_path, monkeypatch, lambda path: np.save(path, points[:, 0]))
+    (other,) = entry.beside
+    np.save(tmp_path / other.name, points)
+    digest = f"sha256:{hashlib.sha256((tmp_path / other.name).read_bytes()).hexdigest()}"
+    changed = replace(entry, beside=(replace(other, digest=digest),))
+    monkeypatch.setitem(PUBLIC, name, changed)
+    found = load_public(name, dtype=torch.float64)
+    assert len(found) == 3
+    assert np.array_equal(found[2].mesh.pos, points[:, :, 2])
+    assert np.array_equal(found[2].u[0, :, 0], points[:, 0, 2])

@@ -195,6 +195,31 @@ def test_gaot_samples_have_estimated_weights(tmp_path: Path) -> None:
     assert np.allclose(found[2].mesh.u[:, 0], samples.POINTS[:, 0] * 2 + 7, rtol=1e-14)
 
 
+def test_geo_fno_grids_have_the_cells_and_areas_of_their_own_shape(tmp_path: Path) -> None:
+    found = samples.read_deformed(samples.geo_fno(tmp_path / "Q.npy"), dtype=F64)
+    assert len(found) == 2 and found[0].channels == ("u0", "u1", "u2")
+    for trajectory, area in zip(found, (2.0, 8.0), strict=True):  # sheared, so of unit width
+        pos, u = trajectory.mesh.pos.numpy(), trajectory.u[0].numpy()
+        assert np.array_equal(u, np.stack([pos[:, 0], pos[:, 1], pos.prod(axis=1)], axis=1))
+        assert np.isclose(float(trajectory.mesh.weights.sum()), area, rtol=1e-14)
+        assert trajectory.mesh.cells["quad"].shape == (12, 4)
+
+
+def test_geo_fno_points_are_those_of_each_sample(tmp_path: Path) -> None:
+    points = np.stack([samples.POINTS.T, samples.POINTS.T + 1], axis=2).transpose(1, 0, 2)
+    np.save(tmp_path / "XY.npy", points)
+    np.save(tmp_path / "sigma.npy", points.sum(axis=1))
+    found = readers.read_geo_fno(tmp_path / "sigma.npy", tmp_path / "XY.npy", channels=["stress"])
+    assert len(found) == 2 and found[1].channels == ("stress",)
+    assert np.allclose(found[1].mesh.pos, samples.POINTS + 1, rtol=1e-6)  # float32
+    assert np.allclose(found[1].u[0, :, 0], samples.POINTS.sum(axis=1) + 2, rtol=1e-6)
+    for wrong in (["sigma.npy"], ["XY.npy", "XY.npy"], []):
+        with pytest.raises(InputError, match=r"shape \(30, 2\).*expected \[N, n\] with"):
+            readers.read_geo_fno(tmp_path / "sigma.npy", *(tmp_path / name for name in wrong))
+    with pytest.raises(InputError, match="2 names for 1 channels"):
+        readers.read_geo_fno(tmp_path / "sigma.npy", tmp_path / "XY.npy", channels="ab")
+
+
 @pytest.mark.parametrize("classic", [False, True])
 def test_a_rectilinear_grid_continues_across_the_date_line(classic: bool, tmp_path: Path) -> None:
     path = samples.netcdf(tmp_path / "a.nc", classic=classic)
