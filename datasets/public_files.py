@@ -257,4 +257,4 @@ PUBLIC: dict[str, PublicFile] = {
         "2D_DarcyFlow_beta1.0_Train.hdf5", 133219, "81694ed31306ff2e5f6b76349b0b4389"
     ),
 }
-"""Public files by the name under which :func:`fetch` knows them."""
+"""Public files by the name under which :func:`~cst_operator.datasets.public.fetch` knows them."""
