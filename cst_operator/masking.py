@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory, trapezoid_weights
+from cst_operator.sampling import distinct
 from cst_operator.tasks import Task
 
 __all__ = [
@@ -136,19 +137,22 @@ class Masking:
         """Make an example of one trajectory."""
         count, n = trajectory.num_frames, trajectory.mesh.num_points
         every = torch.arange(count)
-        read = every if self.frames is None else self.frames(count, generator)
+        read = every if self.frames is None else self.frames(count, generator).sort().values
         known = max(1, round(self.points * n))
         if self.points < 1:
             known = min(known, n - 1)
-        places = torch.randperm(n, generator=generator)[:known].sort().values
-        hidden = torch.ones(count, n, dtype=torch.bool)
-        hidden[read[:, None], places] = False
-        asked = hidden.nonzero()
+        places = distinct(n, known, generator).sort().values
+        seen = (read[:, None] * n + places).flatten()
+        hidden = count * n - len(seen)
+        asked = torch.arange(hidden)
         if self.num_queries:
-            asked = asked[_draw(len(asked), self.num_queries, generator)]
+            asked = distinct(hidden, self.num_queries, generator)
+        # The k-th hidden number comes after all seen ones that have at most k hidden before them.
+        before = seen - torch.arange(len(seen))
+        asked = asked + torch.searchsorted(before, asked, right=True)
         return Example(
-            _gather(trajectory, torch.cartesian_prod(read, places), read).select(*self.channels),
-            _gather(trajectory, asked, every).select(*self.channels),
+            _gather(trajectory, seen // n, seen % n, read).select(*self.channels),
+            _gather(trajectory, asked // n, asked % n, every).select(*self.channels),
         )
 
 
@@ -174,9 +178,8 @@ class Subsampled:
         )
 
 
-def _gather(trajectory: Trajectory, index: Tensor, frames: Tensor) -> PointField:
-    """Some points of space-time, by frame and point [n, 2], with weights of all of ``frames``."""
-    frame, point = index.T
+def _gather(trajectory: Trajectory, frame: Tensor, point: Tensor, frames: Tensor) -> PointField:
+    """Some points of space-time, by frame and point [n], with weights of all of ``frames``."""
     mesh = trajectory.mesh
     known = {
         name: value[frame, point]
@@ -212,11 +215,7 @@ def _enough(num_frames: int, needed: int) -> None:
         )
 
 
-def _draw(available: int, wanted: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(available, generator=generator)[:wanted]
-
-
 def _some(field: PointField, wanted: int, generator: torch.Generator) -> PointField:
     if not 0 < wanted < field.num_points:
         return field
-    return field.subset(_draw(field.num_points, wanted, generator))
+    return field.subset(distinct(field.num_points, wanted, generator))

@@ -10,12 +10,35 @@ from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights
 
-__all__ = ["BOUNDARY", "sample_cells", "thin_out", "union", "with_boundary"]
+__all__ = ["BOUNDARY", "distinct", "sample_cells", "thin_out", "union", "with_boundary"]
 
 BOUNDARY = "boundary"
 """Name of the channel that :func:`with_boundary` adds."""
 
+_FEW = 32
 _SIMPLICES = ("line", "triangle", "tetra")
+
+
+def distinct(available: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Random numbers below ``available``, none twice, every choice and order equally likely.
+
+    A few of many are drawn one by one, without those that came before: the cost of an order of all
+    would grow with their number.
+
+    Args:
+        available: how many numbers there are.
+        wanted: how many to draw; all of them if there are fewer.
+        generator: draws them, on the CPU.
+    """
+    if wanted * _FEW < available:
+        # Of so many, twice as many draws as wanted nearly always hold enough different ones.
+        drawn = torch.randint(available, (2 * wanted,), generator=generator)
+        values, place = drawn.unique(return_inverse=True)
+        first = torch.full_like(values, len(drawn))
+        first.scatter_reduce_(0, place, torch.arange(len(drawn)), "amin")
+        if len(values) >= wanted:
+            return drawn[first.sort().values[:wanted]]
+    return torch.randperm(available, generator=generator)[:wanted]
 
 
 def sample_cells(field: PointField, generator: torch.Generator) -> PointField:
@@ -110,7 +133,7 @@ def thin_out(field: PointField, count: int, generator: torch.Generator) -> Point
         count: how many stay.
         generator: draws them, on the CPU.
     """
-    index = torch.randperm(field.num_points, generator=generator)[:count].to(field.pos.device)
+    index = distinct(field.num_points, count, generator).to(field.pos.device)
     kept = field.subset(index)
     nearest = torch.cdist(field.pos, kept.pos).argmin(1)
     kept.weights = torch.zeros_like(kept.weights).index_add(0, nearest, field.weights)

@@ -14,7 +14,7 @@ from cst_operator._seeds import mix
 from cst_operator.boundary import boundary_points
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField, Trajectory
-from cst_operator.sampling import sample_cells, thin_out, union, with_boundary
+from cst_operator.sampling import distinct, sample_cells, thin_out, union, with_boundary
 
 __all__ = [
     "FrameInterpolation",
@@ -202,7 +202,7 @@ class FrameInterpolation:
         n = trajectory.mesh.num_points
         source = trajectory.space_time(self.sources).select(*self.channels)
         if self.num_sources:
-            places = _draw(n, self.num_sources, generator)
+            places = distinct(n, self.num_sources, generator)
             index = torch.cat([places + i * n for i in range(len(self.sources))])
             source = source.subset(index)
         target = trajectory.space_time(self.targets).select(*self.channels)
@@ -346,15 +346,11 @@ def _columns(trajectory: Trajectory, names: Sequence[str]) -> list[int]:
     return [trajectory.channels.index(name) for name in names]
 
 
-def _draw(available: int, wanted: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randperm(available, generator=generator)[:wanted]
-
-
 def _some(field: PointField, wanted: int, generator: torch.Generator) -> PointField:
     """All points with their cells if ``wanted`` is zero, else at most so many, never with cells."""
     if not wanted:
         return field
-    return field.subset(_draw(field.num_points, wanted, generator))
+    return field.subset(distinct(field.num_points, wanted, generator))
 
 
 def _bare(field: PointField) -> PointField:

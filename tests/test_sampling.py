@@ -9,7 +9,7 @@ from cst_operator.boundary import boundary_points
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import with_weights
-from cst_operator.sampling import sample_cells, thin_out, union, with_boundary
+from cst_operator.sampling import distinct, sample_cells, thin_out, union, with_boundary
 from tests.mesh_samples import box
 
 
@@ -109,3 +109,28 @@ def test_cells_that_are_not_simplices_are_refused(generator) -> None:
     for field in (PointField(pos=pos, cells=cells), PointField(pos=pos)):
         with pytest.raises(MeshError, match="split its cells or use its nodes"):
             sample_cells(field, generator)
+
+
+@pytest.mark.parametrize(
+    ("available", "wanted"), [(5, 3), (3, 5), (1000, 3), (100_000, 2000), (40, 1)]
+)
+def test_numbers_are_drawn_once_and_alike_for_a_seed(available: int, wanted: int) -> None:
+    drawn = distinct(available, wanted, torch.Generator().manual_seed(1))
+    assert len(drawn) == min(available, wanted) == drawn.unique().numel()
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < available
+    assert torch.equal(drawn, distinct(available, wanted, torch.Generator().manual_seed(1)))
+    assert not torch.equal(drawn, distinct(available, wanted, torch.Generator().manual_seed(2)))
+
+
+@pytest.mark.parametrize("available", [66, 60])  # two of them, one by one and of an order of all
+def test_every_pair_of_numbers_is_equally_likely(available: int, generator) -> None:
+    rounds = 20_000
+    pairs = torch.stack([distinct(available, 2, generator) for _ in range(rounds)])
+    # Counts of a number, first or second, are binomial: six standard deviations in 4 x 66 counts.
+    expected = rounds / available
+    for column in pairs.T:
+        counts = torch.bincount(column, minlength=available)
+        assert float((counts - expected).abs().max()) < 6 * expected**0.5
+    rising = int((pairs[:, 0] < pairs[:, 1]).sum())
+    assert abs(rising - rounds / 2) < 6 * (rounds / 4) ** 0.5
