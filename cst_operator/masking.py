@@ -139,6 +139,8 @@ class Masking:
         read = every if self.frames is None else self.frames(count, generator)
         known = max(1, round(self.points * n))
         if self.points < 1:
+            if n < 2:
+                raise FieldError("hiding a share of the points needs at least two, there is one")
             known = min(known, n - 1)
         places = torch.randperm(n, generator=generator)[:known].sort().values
         hidden = torch.ones(count, n, dtype=torch.bool)
