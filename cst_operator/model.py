@@ -39,13 +39,14 @@ class Encoded(NamedTuple):
 
     samples: tuple[Tensor, Tensor, Tensor]
     """What queries interpolate: places at unit scale, [B, N, D], values at unit scale, [B, N, c],
-    and logarithms of each point's share of the domain, [B, N]."""
+    and logarithms of each point's share of the domain, up to a constant, [B, N]."""
     memories: list[Any]
     """What the layers read that queries go through."""
     factors: list[Tensor]
     """By what each of these layers is modulated, [B, 2, width]; none without modulation."""
     nearby: list[Tensor]
-    """Tokens of the samples, [B, N, width], if queries are told of their neighbourhood."""
+    """Tokens of the samples, [B, N, width], and logarithms of their shares of the domain, [B, N],
+    if queries are told of their neighbourhood."""
 
 
 class CSTOperator(nn.Module):
@@ -171,7 +172,8 @@ class CSTOperator(nn.Module):
             h = self.aggregate(_take(h, index), anchors, h, at, measure)
             at, measure = anchors, share
             if self.config.aggregate_at_queries:
-                nearby.append(self._embed(samples[1], samples[0]))
+                places, values, share = samples
+                nearby += [self._embed(values, places), share.log_softmax(-1)]
         for layer, (block, after) in enumerate(pairwise(blocks)):
             h = self._update(block, h, at, memories[-1])
             if factors:
@@ -185,7 +187,8 @@ class CSTOperator(nn.Module):
         places, values, log_weights = encoded.samples
         h = self._embed(self.interpolant(s, places, values, log_weights), s)
         if self.aggregate is not None and encoded.nearby:
-            h = self.aggregate(h, s, *encoded.nearby, places, log_weights)
+            tokens, share = encoded.nearby
+            h = self.aggregate(h, s, tokens, places, share)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)[-len(encoded.memories) :]
         for layer, (block, memory) in enumerate(zip(blocks, encoded.memories, strict=True)):
             h = self._update(block, h, s, memory)
