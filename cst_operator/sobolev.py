@@ -24,7 +24,7 @@ class LossTerms:
     total: Tensor
     """Weighted sum of the terms, the mean over the samples, a scalar."""
     terms: Mapping[str, Tensor]
-    """Every term before its weight, by name, scalars."""
+    """Every term that has a weight, before it, by name, scalars."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Weight of every term, by the same names."""
 
@@ -62,7 +62,8 @@ class SobolevLoss:
         order: highest order k of the target terms.
         p: exponent p >= 1.
         powers: exponents of the orders 0, 1, ... where they differ; p for those not listed.
-        weights: :math:`\lambda_0, \ldots, \lambda_k`; all 1 if empty.
+        weights: :math:`\lambda_0, \ldots, \lambda_k`; all 1 if empty. Here as in what follows, a
+            term of weight 0 is left out.
         smoothing: :math:`\mu_1, \mu_2, \ldots`; no smoothing if empty.
         time_weights: weights of the orders 1 to k for terms of their own, of the derivatives that
             are taken in time at least once; the others then have those in space alone.
@@ -175,8 +176,8 @@ class SobolevLoss:
             answer = model.derivatives(read, drawn, len(self.smoothing))  # type: ignore[operator]
             found.update(self._smooth(answer, drawn, target))
         terms, weights = self._by_channel(found, target)
-        total = sum(weight * terms[name] for name, weight in weights.items())
-        return LossTerms(torch.as_tensor(total), terms, weights)
+        total = sum((weight * terms[name] for name, weight in weights.items()), u.new_zeros(()))
+        return LossTerms(total, terms, weights)
 
     def check(self, example: Example) -> None:
         """Refuse an example that the loss is not defined for.
@@ -192,16 +193,21 @@ class SobolevLoss:
         target = example.target
         if not self.relative or "weights" not in target:
             return
-        references = [(target.u, 0, "zero everywhere")]
-        if self.order:
+        weights = self._weights()
+        references = []
+        if any(weights[name] for name in weights if name == "order0" or "smoothing" in name):
+            references.append((target.u, 0, "zero everywhere"))
+        if any(weights[f"order{j}"] for j in range(1, self.order + 1)):
             references.append((target.u - target.u[:1], 1, "constant"))
-            if self.time_weights and "time_derivative" in target:
-                references.append((target.time_derivative, 1, "steady"))
+        if any(self.time_weights) and "time_derivative" in target:
+            references.append((target.time_derivative, 1, "steady"))
         names = names_of(target) if self.channel_weights else ()
+        counts = self.channel_weights or (1.0,)
         for reference, order, what in references:
-            empty = self._integral(reference, target, target.weights, order)[0] == 0
-            if bool(empty.any()):
-                name = repr(names[int(empty.int().argmax())]) if names else "its target"
+            sizes = self._integral(reference, target, target.weights, order)[0].tolist()
+            undefined = [i for i, size in enumerate(sizes[: len(counts)]) if counts[i] and not size]
+            if undefined:
+                name = repr(names[undefined[0]]) if names else "its target"
                 raise FieldError(
                     f"{name} is {what}, so an error relative to it is not defined; leave the "
                     "example out, or use a loss with relative=False"
@@ -226,9 +232,10 @@ class SobolevLoss:
     def _by_channel(
         self, found: Mapping[str, Tensor], target: PointField
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Terms and weights by name, from one number for every channel or for all."""
+        """Terms that have a weight, by name, from one number for every channel or for all."""
+        used = {name: weight for name, weight in self._weights().items() if weight}
         if not self.channel_weights:
-            return {name: values[0] for name, values in found.items()}, self._weights()
+            return {name: found[name][0] for name in used}, used
         channels = names_of(target)
         if len(channels) != len(self.channel_weights):
             raise ConfigError(
@@ -236,10 +243,11 @@ class SobolevLoss:
                 f"{len(channels)} channels {', '.join(channels)}"
             )
         terms, weights = {}, {}
-        for name, weight in self._weights().items():
+        for name, weight in used.items():
             for i, channel in enumerate(channels):
-                terms[f"{name}[{channel}]"] = found[name][i]
-                weights[f"{name}[{channel}]"] = weight * self.channel_weights[i]
+                if self.channel_weights[i]:
+                    terms[f"{name}[{channel}]"] = found[name][i]
+                    weights[f"{name}[{channel}]"] = weight * self.channel_weights[i]
         return terms, weights
 
     def _parts(
