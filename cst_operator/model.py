@@ -346,7 +346,8 @@ class CSTOperator(nn.Module):
             return []
         columns = [self.config.in_names.index(name) for name in self.config.modulators]
         with full_precision(values):
-            means = log_weights.exp()[:, None] @ values[..., columns]
+            chosen = torch.stack([values[..., i] for i in columns], dim=-1)
+            means = log_weights.exp()[:, None] @ chosen
         return list(self.modulation(means[:, 0]).unbind(1))
 
     def _embed(self, values: Tensor, s: Tensor) -> Tensor:
