@@ -8,7 +8,7 @@ from cst_operator._precision import full_precision
 from cst_operator._ragged import Ragged
 from cst_operator.fields import PointField
 
-__all__ = ["values_nearby"]
+__all__ = ["repeated", "values_nearby"]
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
     x, u = places[batch, nearest], samples[batch, nearest]
 
     count = min(2 * query.shape[-1] + 6, places.shape[1])
-    idle = known.padding | _repeated(places)
+    idle = known.padding | repeated(places)
     distance = torch.cdist(x, places).masked_fill(idle[:, None], far)
     distance, index = distance.topk(count, largest=False)
     real = distance < far
@@ -54,7 +54,7 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
     return asked.unpad(u + change)
 
 
-def _repeated(places: Tensor) -> Tensor:
+def repeated(places: Tensor) -> Tensor:
     """Whether an earlier point has the same place, [B, N, d] -> [B, N]."""
     order = torch.arange(places.shape[1], device=places.device).expand(len(places), -1)
     for coordinate in reversed(places.unbind(-1)):

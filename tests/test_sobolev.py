@@ -306,6 +306,18 @@ def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
     assert torch.equal(still.time, torch.full((50,), 2.5).double())
 
 
+def test_dummy_points_stay_near_points_that_each_have_a_time_of_their_own(generator):
+    pos = torch.rand(400, 2, generator=generator, dtype=torch.float64)
+    weights = torch.full((400,), 3 / 400, dtype=torch.float64)
+    time = 3 * torch.rand(400, generator=generator, dtype=torch.float64)
+    apart = PointField(pos, weights=weights, time=time)
+    near = Dummies().draw(apart, apart, 500, generator)
+    # A weight is the area of a square of side 1 / 20 times the time.
+    assert float(torch.cdist(near.pos, pos).amin(1).max()) <= 0.05 * 2**0.5 / 2
+    outside = (near.pos < -0.025) | (near.pos > 1.025)
+    assert not bool(outside.any())
+
+
 @pytest.mark.parametrize(
     "dummies",
     [Dummies(), Dummies(density="points"), Dummies(near="distance")],
