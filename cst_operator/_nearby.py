@@ -2,12 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cst_operator._precision import full_precision
 from cst_operator._ragged import Ragged
 from cst_operator.fields import PointField
 
-__all__ = ["values_nearby"]
+__all__ = ["repeated", "values_nearby"]
 
 
 @torch.no_grad()
@@ -15,7 +16,8 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
     """Samples of a field that does not change in time, at other points of the same samples.
 
     Those of the nearest known point, and from there along the plane that fits its neighbours best:
-    exact at the known points and for linear fields, of second order in their spacing.
+    exact at the known points and for linear fields, of second order in their spacing. A place that
+    is known in several frames counts once.
 
     Args:
         source: known field, or a PyG batch of fields.
@@ -33,7 +35,8 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
     x, u = places[batch, nearest], samples[batch, nearest]
 
     count = min(2 * query.shape[-1] + 6, places.shape[1])
-    distance = torch.cdist(x, places).masked_fill(known.padding[:, None], far)
+    idle = known.padding | repeated(places)
+    distance = torch.cdist(x, places).masked_fill(idle[:, None], far)
     distance, index = distance.topk(count, largest=False)
     real = distance < far
     radius = torch.where(real, distance, 0).amax(-1, keepdim=True)[..., None]
@@ -49,3 +52,13 @@ def values_nearby(source: PointField, points: PointField) -> Tensor:
         slope = inverse @ (turned @ change)  # [B, M, d, c]
         change = (step @ slope)[..., 0, :]
     return asked.unpad(u + change)
+
+
+def repeated(places: Tensor) -> Tensor:
+    """Whether an earlier point has the same place, [B, N, d] -> [B, N]."""
+    order = torch.arange(places.shape[1], device=places.device).expand(len(places), -1)
+    for coordinate in reversed(places.unbind(-1)):
+        order = order.gather(1, coordinate.gather(1, order).argsort(dim=1, stable=True))
+    sorted_places = places.gather(1, order[..., None].expand_as(places))
+    same = (sorted_places[:, 1:] == sorted_places[:, :-1]).all(-1)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(1, order, pad(same, (1, 0)))

@@ -26,6 +26,8 @@ class Ragged:
     """True where a dense place stands for no point, [B, N]."""
     keep: Tensor
     """Dense places (flattened) of the batch's rows, [rows]."""
+    fewest: int
+    """Points of the smallest sample."""
 
     @classmethod
     def of(cls, field: PointField) -> "Ragged":
@@ -34,18 +36,21 @@ class Ragged:
         if slices is None and "ptr" not in field:
             # Without a value that depends on the data, so that a single field can be traced.
             place = torch.arange(field.pos.shape[0], device=field.pos.device)
-            return cls(place[None], torch.zeros_like(place, dtype=torch.bool)[None], place)
+            padding = torch.zeros_like(place, dtype=torch.bool)[None]
+            return cls(place[None], padding, place, field.pos.shape[0])
         bounds = (field.ptr if slices is None else slices["pos"]).cpu()
         start, lengths = bounds[:-1], bounds.diff()
         place = torch.arange(int(lengths.max()))
         padding = place >= lengths[:, None]
         gather = start[:, None] + torch.where(padding, 0, place)
+        gather = gather.clamp_max(int(bounds[-1]) - 1)  # a last sample without points has no row
         keep = (~padding).flatten().nonzero()[:, 0]
         device = field.pos.device
         return cls(
             gather.to(device, non_blocking=True),
             padding.to(device, non_blocking=True),
             keep.to(device, non_blocking=True),
+            int(lengths.min()),
         )
 
     def pad(self, rows: Tensor) -> Tensor:

@@ -87,11 +87,11 @@ def gradient_operator(
 
     Without cells, the evaluation points are the nodes, and the gradient is that of the polynomial
     through the node that fits its nearest neighbours best (weighted least squares): exact for
-    polynomials up to ``degree``, which is also its order. The weights are the field's, or
-    :func:`~cst_operator.quadrature.point_weights`.
+    polynomials up to ``degree``, which is also its order. Neighbours are points of the same sample
+    and time. The weights are the field's, or :func:`~cst_operator.quadrature.point_weights`.
 
     Args:
-        field: the points, with or without cells.
+        field: the points, with or without cells; or a PyG batch of such fields.
         degree: of the polynomials, 1 or 2; only without cells.
         neighbors: neighbours of the fit; twice the unknowns and two more if omitted.
 
@@ -154,21 +154,41 @@ def _from_cells(field: PointField) -> GradientOperator:
 def _from_points(field: PointField, degree: int, neighbors: int | None) -> GradientOperator:
     if degree not in (1, 2):
         raise ValueError(f"degree is {degree}; expected 1 or 2")
-    if "batch" in field:
-        raise MeshError(
-            "neighbours would be sought across the samples of this batch; "
-            "make one operator for each of batch.to_data_list()"
-        )
     pos = field.pos
     n, d = pos.shape
-    x = pos.detach().cpu().double()
+    x, frames = pos.detach().cpu().double(), _frames(field)
+    fits = [_fit(x[frame], frame, degree, neighbors) for frame in frames]
+    where = torch.cat([where for where, _ in fits], dim=1)
+    matrix = _sparse(where, [entries for _, entries in fits], (n * d, n))
+    if "weights" in field:
+        return GradientOperator(matrix=matrix.to(pos), weights=field.weights)
+    weights = pos.new_empty(n)
+    for frame in frames:
+        weights[frame.to(pos.device)] = point_weights(pos[frame.to(pos.device)])
+    return GradientOperator(matrix=matrix.to(pos), weights=weights)
+
+
+def _frames(field: PointField) -> list[Tensor]:
+    """Numbers of the points of every sample and time, on the CPU."""
+    if not len(field.time):
+        return [torch.arange(0)]
+    key = field.time.detach().cpu().double()[None]
+    if "batch" in field:
+        key = torch.cat([field.batch.cpu().double()[None], key])
+    number = key.unique(dim=1, return_inverse=True)[1]
+    return list(number.argsort(stable=True).split(number.bincount().tolist()))
+
+
+def _fit(x: Tensor, frame: Tensor, degree: int, neighbors: int | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns, [2, entries], and entries of the matrix of points of one frame."""
+    n, d = x.shape
     unknowns = d if degree == 1 else d + d * (d + 1) // 2
     k = 2 * unknowns + 2 if neighbors is None else neighbors
     k = min(k, n - 1)
     if k < unknowns:
         raise MeshError(
             f"least squares of degree {degree} in {d} dimensions needs {unknowns + 1} points or "
-            f"more, got {n} with {k} neighbours; add points or give degree=1"
+            f"more of one sample and time, got {n} with {k} neighbours; add points or give degree=1"
         )
     distance, near = cKDTree(x.numpy()).query(x.numpy(), k=k + 1)
     radius = torch.from_numpy(distance[:, -1:])
@@ -186,23 +206,21 @@ def _from_points(field: PointField, degree: int, neighbors: int | None) -> Gradi
     if bool(bad.any()):
         raise MeshError(
             f"the neighbours of {int(bad.sum())} points do not determine a gradient of degree "
-            f"{degree}, the first is point {int(bad.nonzero()[0])} (coinciding points, or points "
+            f"{degree}, the first is point {int(frame[bad][0])} (coinciding points, or points "
             "in one line or plane); give more neighbors, degree=1, or a mesh with cells"
         )
     fit = torch.linalg.pinv(system)[:, :d] * weight[:, None] / radius[..., None]  # [n, d, k + 1]
     # Differences u_j - u_i: the centre takes minus the sum of the neighbours.
-    row = (torch.arange(n)[:, None] * d + torch.arange(d))[..., None].expand_as(fit)
-    column = index[:, None].expand_as(fit)
-    centre = torch.arange(n)[:, None].expand(n, d)
+    row = (frame[:, None] * d + torch.arange(d))[..., None].expand_as(fit)
+    column = frame[index][:, None].expand_as(fit)
+    centre = frame[:, None].expand(n, d)
     where = torch.stack(
         [
             torch.cat([row.flatten(), row[..., 0].flatten()]),
             torch.cat([column.flatten(), centre.flatten()]),
         ]
     )
-    matrix = _sparse(where, [fit.flatten(), -fit.sum(dim=-1).flatten()], (n * d, n))
-    weights = field.weights if "weights" in field else point_weights(pos)
-    return GradientOperator(matrix=matrix.to(pos), weights=weights)
+    return where, torch.cat([fit.flatten(), -fit.sum(dim=-1).flatten()])
 
 
 def _sparse(where: Tensor, entries: list[Tensor], shape: tuple[int, int]) -> Tensor:

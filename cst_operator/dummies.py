@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cst_operator._draws import choose, names_of, per_sample, uniform
-from cst_operator._nearby import values_nearby
+from cst_operator._nearby import repeated, values_nearby
 from cst_operator._ragged import Ragged
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import PointField
@@ -66,9 +66,11 @@ class Dummies:
         time = layout.pad(target.time)
         first, last = time.amin(1, keepdim=True), time.amax(1, keepdim=True)
         d = target.pos.shape[1]
-        # A point's weight is about the volume (times the time) that is nearest to it.
+        # A point's weight is about the volume that is nearest to it times a part of the time, which
+        # it shares with the others of its place.
         span = torch.where(last > first, last - first, torch.ones_like(first))
-        frames = torch.where(last > first, span / _num_times(time), torch.ones_like(first))
+        shared = span / _points_per_place(layout, target)
+        frames = torch.where(last > first, shared, torch.ones_like(first))
         width = (points.spacing.view(len(first), -1) / frames).flatten().pow(1 / d)
         shift = uniform(points.pos, d, generator) - 0.5
         points.pos = points.pos + width[:, None] * shift
@@ -93,6 +95,7 @@ class Dummies:
         return chance / (1 + 10 * distance / mean.clamp_min(torch.finfo(mean.dtype).tiny))
 
 
-def _num_times(time: Tensor) -> Tensor:
-    """Number of different times of every sample, [B, 1]."""
-    return 1 + (time.sort(1).values.diff(dim=1) > 0).sum(1, keepdim=True)
+def _points_per_place(layout: Ragged, field: PointField) -> Tensor:
+    """Points of every sample over its different places, [B, 1]."""
+    alone = ~(repeated(layout.pad(field.pos)) | layout.padding)
+    return (~layout.padding).sum(1, keepdim=True) / alone.sum(1, keepdim=True)

@@ -1,16 +1,16 @@
 """Several models of one task: their mean, and how far they spread."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
 from cst_operator.cst_config import CSTConfig
-from cst_operator.errors import ConfigError
+from cst_operator.errors import ConfigError, InputError
 from cst_operator.evaluation import Examples
 from cst_operator.fields import PointField
 from cst_operator.model import CSTOperator
@@ -79,6 +79,7 @@ class Ensemble(nn.Module):
             members = [CSTOperator(config) for config in members.members]
         self.config = EnsembleConfig(members=tuple(model.config for model in members))
         self.members = nn.ModuleList(members)
+        self.training = any(member.training for member in members)  # as they are, not as new
         self.register_buffer("scale", torch.ones(self.config.members[0].out_channels))
 
     def forward(self, source: PointField, target: PointField) -> Tensor:
@@ -128,26 +129,41 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, examples: Examples) -> "Ensemble":
-        """Measure the scale of the spread, by channel, on examples that were not trained on."""
+        """Measure the scale of the spread, by channel, on examples that were not trained on.
+
+        As in :meth:`calibration`, members answer in evaluation mode, on their own device.
+
+        Raises:
+            InputError: if there are no examples, or the members agree in a channel everywhere.
+        """
         sums = sum(
             torch.stack([weight @ error.square(), weight @ spread.square()])
             for weight, error, spread in self._errors(examples)
         )
         error, spread = cast(Tensor, sums)
+        _check_spread(spread)
         self.scale *= (error / spread).sqrt().to(self.scale)
         return self
 
     @torch.no_grad()
     def calibration(self, examples: Examples) -> Calibration:
-        """How well the spread tells the error on examples, over all channels."""
+        """How well the spread tells the error on examples, over all channels.
+
+        So that each counts whatever its unit, they are taken at the scale of the training data.
+
+        Raises:
+            InputError: if there are no examples, or the members agree in all channels everywhere.
+        """
         inside = {times: 0.0 for times in (1.0, 2.0, 3.0)}
         norms, total = [], 0.0
+        unit = cast(Sequence[CSTOperator], self.members)[0].normalization.out_std.double()
         for weight, error, spread in self._errors(examples):
-            norms.append(((weight @ error.square()).sum(), (weight @ spread.square()).sum()))
+            norms.append([(weight @ (v / unit).square()).sum() for v in (error, spread)])
             total += float(weight.sum()) * error.shape[1]
             for times in inside:
                 inside[times] += float((weight @ (error.abs() <= times * spread).double()).sum())
         squares = torch.tensor(norms, dtype=torch.float64)
+        _check_spread(squares.sum(0)[1:])
         error, spread = squares.sum(0).tolist()
         return Calibration(
             ratio=math.sqrt(error / spread),
@@ -155,20 +171,36 @@ class Ensemble(nn.Module):
             correlation=float(torch.corrcoef(squares.log().T)[0, 1]),
         )
 
-    def _errors(self, examples: Examples) -> Any:
+    def _errors(self, examples: Examples) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Shares of the domain [M], errors and spreads [M, c] of every example, in float64."""
-        for i in range(len(examples)):
-            source, target = examples[i]
-            answers = self.answers(source, target).double()
-            weight = target.weights.double()
-            yield (
-                weight / weight.sum(),
-                answers.mean(0) - target.u.double(),
-                answers.std(0) * self.scale.double(),
-            )
+        if not len(examples):
+            raise InputError("there are no examples to calibrate on; give at least one")
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            for i in range(len(examples)):
+                source, target = examples[i].to(self.scale.device)
+                answers = self.answers(source, target).double()
+                weight = target.weights.double()
+                yield (
+                    weight / weight.sum(),
+                    answers.mean(0) - target.u.double(),
+                    answers.std(0) * self.scale.double(),
+                )
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 checkpoint.register("ensemble", EnsembleConfig, Ensemble)
+
+
+def _check_spread(squares: Tensor) -> None:
+    if not bool((squares > 0).all()):
+        raise InputError(
+            "the members give the same answers, so their spread tells nothing; "
+            "train them from different seeds"
+        )
 
 
 def _question(config: CSTConfig) -> str:

@@ -140,6 +140,8 @@ class Masking:
         read = every if self.frames is None else self.frames(count, generator).sort().values
         known = max(1, round(self.points * n))
         if self.points < 1:
+            if n < 2:
+                raise FieldError("hiding a share of the points needs at least two, there is one")
             known = min(known, n - 1)
         places = distinct(n, known, generator).sort().values
         seen = (read[:, None] * n + places).flatten()

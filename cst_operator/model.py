@@ -39,13 +39,14 @@ class Encoded(NamedTuple):
 
     samples: tuple[Tensor, Tensor, Tensor]
     """What queries interpolate: places at unit scale, [B, N, D], values at unit scale, [B, N, c],
-    and logarithms of each point's share of the domain, [B, N]."""
+    and logarithms of each point's share of the domain, up to a constant, [B, N]."""
     memories: list[Any]
     """What the layers read that queries go through."""
     factors: list[Tensor]
     """By what each of these layers is modulated, [B, 2, width]; none without modulation."""
     nearby: list[Tensor]
-    """Tokens of the samples, [B, N, width], if queries are told of their neighbourhood."""
+    """Tokens of the samples, [B, N, width], and logarithms of their shares of the domain, [B, N],
+    if queries are told of their neighbourhood."""
 
 
 class CSTOperator(nn.Module):
@@ -104,11 +105,14 @@ class CSTOperator(nn.Module):
             One row per query point in the user's units, [M, c].
 
         Raises:
-            FieldError: if the source lacks weights or channels do not fit.
+            FieldError: if the source lacks weights, or channels, precision or the numbers of
+                samples do not fit.
         """
         encoded = source if isinstance(source, Encoded) else self.encode(source, target)
         queries = Ragged.of(target)
-        u = self._write(self, encoded, queries.pad(self.coordinates(target)))
+        s = queries.pad(self.coordinates(target))
+        _check_samples(encoded, s)
+        u = self._write(self, encoded, s)
         return queries.unpad(self.normalization.decode(u))
 
     def encode(self, source: PointField, target: PointField | None = None) -> Encoded:
@@ -124,6 +128,8 @@ class CSTOperator(nn.Module):
         """
         self._check(source)
         points = Ragged.of(source)
+        if not points.fewest:
+            raise FieldError("a source without points says nothing; expected one point or more")
         s = points.pad(self.coordinates(source))
         values = self.normalization.encode(points.pad(source.u))
         log_weights = points.log_share(source.weights)
@@ -166,7 +172,8 @@ class CSTOperator(nn.Module):
             h = self.aggregate(_take(h, index), anchors, h, at, measure)
             at, measure = anchors, share
             if self.config.aggregate_at_queries:
-                nearby.append(self._embed(samples[1], samples[0]))
+                places, values, share = samples
+                nearby += [self._embed(values, places), share.log_softmax(-1)]
         for layer, (block, after) in enumerate(pairwise(blocks)):
             h = self._update(block, h, at, memories[-1])
             if factors:
@@ -180,7 +187,8 @@ class CSTOperator(nn.Module):
         places, values, log_weights = encoded.samples
         h = self._embed(self.interpolant(s, places, values, log_weights), s)
         if self.aggregate is not None and encoded.nearby:
-            h = self.aggregate(h, s, *encoded.nearby, places, log_weights)
+            tokens, share = encoded.nearby
+            h = self.aggregate(h, s, tokens, places, share)
         blocks = cast(Sequence[Block | HiddenFlow], self.blocks)[-len(encoded.memories) :]
         for layer, (block, memory) in enumerate(zip(blocks, encoded.memories, strict=True)):
             h = self._update(block, h, s, memory)
@@ -214,6 +222,7 @@ class CSTOperator(nn.Module):
         encoded = source if isinstance(source, Encoded) else self.encode(source, target)
         queries = Ragged.of(target)
         s = queries.pad(self.coordinates(target))
+        _check_samples(encoded, s)
         exact = tree_map(lambda x: x.to(s), encoded)
         with torch.autocast(s.device.type, enabled=False):
             parts = [
@@ -246,9 +255,15 @@ class CSTOperator(nn.Module):
             The target with the answer as its samples.
 
         Raises:
+            FieldError: if the source is a batch of several fields.
             InputError: if the limit is too small for the answers.
             ConfigError: if a limit is set in the joint form.
         """
+        if getattr(source, "num_graphs", 1) > 1:
+            raise FieldError(
+                f"the source is a batch of {source.num_graphs} fields; expected one, so predict "
+                "for each of batch.to_data_list(), or call model(source, target)"
+            )
         if memory_limit:
             itemsize = self.normalization.pos_scale.itemsize
             fits = fitting_chunk(self.config, target.num_points, itemsize, memory_limit)
@@ -293,16 +308,19 @@ class CSTOperator(nn.Module):
         """Unit-scale coordinates of a field's points, [rows, D].
 
         Raises:
-            FieldError: if the field has another number of space dimensions than the model.
+            FieldError: if the field has another number of space dimensions than the model, or more
+                digits.
         """
         if field.pos.shape[1] != self.config.dim:
             raise FieldError(
                 f"the field has {field.pos.shape[1]} space dimensions; the model was made for "
                 f"{self.config.dim}, so make another with CSTConfig(dim={field.pos.shape[1]})"
             )
-        return self.normalization.coordinates(
-            field.pos, field.time if self.config.transient else None
-        )
+        self._check_precision("coordinates", field.pos)
+        if not self.config.transient:
+            return self.normalization.coordinates(field.pos, None)
+        self._check_precision("times", field.time)
+        return self.normalization.coordinates(field.pos, field.time)
 
     def _answer(self, encoded: Encoded, part: PointField) -> Tensor:
         """Answers of an encoded source at a few points, in the user's units, [M, c]."""
@@ -328,12 +346,21 @@ class CSTOperator(nn.Module):
             return []
         columns = [self.config.in_names.index(name) for name in self.config.modulators]
         with full_precision(values):
-            means = log_weights.exp()[:, None] @ values[..., columns]
+            chosen = torch.stack([values[..., i] for i in columns], dim=-1)
+            means = log_weights.exp()[:, None] @ chosen
         return list(self.modulation(means[:, 0]).unbind(1))
 
     def _embed(self, values: Tensor, s: Tensor) -> Tensor:
         out: Tensor = self.embed(torch.cat([values, s, self.fourier(s)], dim=-1))
         return out
+
+    def _check_precision(self, name: str, values: Tensor) -> None:
+        own = self.normalization.pos_scale.dtype
+        if torch.promote_types(values.dtype, own) != own:
+            raise FieldError(
+                f"the {name} are {values.dtype} but the model's numbers {own}; convert the data, "
+                f"e.g. trajectory.to({own}), or the model, e.g. model.double()"
+            )
 
     def _check(self, source: PointField) -> None:
         if source.u.shape[1] != self.config.in_channels:
@@ -342,6 +369,7 @@ class CSTOperator(nn.Module):
                 f"{self.config.in_channels}{_listed(self.config.in_names)}; "
                 "choose them with field.select(...)"
             )
+        self._check_precision("source's samples", source.u)
         if self.config.in_names:
             given = source.get("channels", self.config.in_names)
             for names in given if isinstance(given, list) else [given]:  # a batch has a list
@@ -355,6 +383,16 @@ class CSTOperator(nn.Module):
                 "the source has no quadrature weights; "
                 "set them with cst_operator.with_weights(field)"
             )
+
+
+def _check_samples(encoded: Encoded, s: Tensor) -> None:
+    """As many samples are asked as were read, or all ask the same one."""
+    read, asked = len(encoded.samples[0]), len(s)
+    if read not in (1, asked):
+        raise FieldError(
+            f"the source is a batch of {read} samples but the target of {asked}; "
+            "give as many targets as sources, or one source for all targets"
+        )
 
 
 def _split(field: PointField, chunk: int) -> Iterator[PointField]:

@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cst_operator._draws import choose, names_of, per_sample
 from cst_operator._nearby import values_nearby
+from cst_operator._ragged import Ragged
 from cst_operator.derivatives import Derivatives
 from cst_operator.differentiation import gradient_operator
 from cst_operator.dummies import Dummies
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
-from cst_operator.sobolev import LossTerms, SobolevLoss
+from cst_operator.sobolev import LossTerms, SobolevLoss, read_once
 
 __all__ = ["PhysicsLoss", "State"]
 
@@ -212,7 +213,7 @@ class PhysicsLoss:
         """
         source, target = batch
         exact = callable(getattr(model, "derivatives", None))
-        read: Any = model.encode(source, target) if exact else source  # type: ignore[operator]
+        read = read_once(model, source, target) if exact else source
         found = self.data(model, batch, generator, encoded=read if exact else None)
         points = self._points(source, target, generator)
         if exact:
@@ -253,7 +254,8 @@ class PhysicsLoss:
 
     def _nodal(self, u: Tensor, target: PointField) -> Derivatives:
         """Derivatives of a model that only has values at the nodes."""
-        several = bool((target.time != target.time[0]).any())
+        time = Ragged.of(target).pad(target.time)
+        several = bool((time != time[:, :1]).any())
         if self.at != "target" or self.num_points or several:
             raise FieldError(
                 "this model has values at the target's points alone and no derivatives in time; "

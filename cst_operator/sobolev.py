@@ -14,7 +14,13 @@ from cst_operator.dummies import Dummies
 from cst_operator.errors import ConfigError, FieldError
 from cst_operator.fields import Example, PointField
 
-__all__ = ["LossTerms", "SobolevLoss"]
+__all__ = ["LossTerms", "SobolevLoss", "read_once"]
+
+
+# Of the integral over all points: what a few that miss a local feature of the data divide by.
+_LEAST = 0.01
+
+_Part = list[Any]  # slices of the axes of derivatives, block by block
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class LossTerms:
     total: Tensor
     """Weighted sum of the terms, the mean over the samples, a scalar."""
     terms: Mapping[str, Tensor]
-    """Every term before its weight, by name, scalars."""
+    """Every term that has a weight, before it, by name, scalars."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Weight of every term, by the same names."""
 
@@ -52,17 +58,21 @@ class SobolevLoss:
     estimated mean is that of :math:`|D^q \hat u|^p` over the domain divided by ``num_dummies``,
     for other densities see :class:`~cst_operator.dummies.Dummies`.
     :math:`|D^j e|^p` sums over channels and all derivatives of order j in the user's coordinates,
-    time included where the target knows it; mixed derivatives count once for each of their
-    orderings. Channels, and derivatives in time, may be terms of their own.
+    time included where the target knows it and the model has it as a coordinate; mixed derivatives
+    count once for each of their orderings. Channels, and derivatives in time, may be terms of their
+    own.
 
-    A model with a ``derivatives`` method is differentiated exactly, by forward mode; any other
-    through its nodal values, by the gradient operator of the target's mesh.
+    A model with a method ``derivatives(source, target, order)`` is differentiated exactly; if it
+    has a method ``encode(source, target)`` too, that is called once and its result stands for the
+    source. Any other is differentiated through its nodal values, by the gradient operator of the
+    target's mesh or points.
 
     Args:
         order: highest order k of the target terms.
         p: exponent p >= 1.
         powers: exponents of the orders 0, 1, ... where they differ; p for those not listed.
-        weights: :math:`\lambda_0, \ldots, \lambda_k`; all 1 if empty.
+        weights: :math:`\lambda_0, \ldots, \lambda_k`; all 1 if empty. Here as in what follows, a
+            term of weight 0 is left out.
         smoothing: :math:`\mu_1, \mu_2, \ldots`; no smoothing if empty.
         time_weights: weights of the orders 1 to k for terms of their own, of the derivatives that
             are taken in time at least once; the others then have those in space alone.
@@ -71,8 +81,9 @@ class SobolevLoss:
             relative to its own data; one norm of all channels if empty.
         relative: divide by the norm of the data.
         num_points: evaluate derivatives in target terms at that many random query points of every
-            sample, a Monte-Carlo estimate of the integral; at all of them if zero, or where samples
-            have no more on average. At all of some hundred points a step costs about twice as much.
+            sample, a Monte-Carlo estimate of the integrals, that of the data being at least a
+            hundredth of what all points say; at all of them if zero, or where samples have no more
+            on average. At all of some hundred points a step costs about twice as much.
         num_dummies: dummy points of every sample.
         dummies: where they are drawn.
 
@@ -142,9 +153,9 @@ class SobolevLoss:
                 "set them with cst_operator.with_weights(field)"
             )
         exact = callable(getattr(model, "derivatives", None))
-        read = source if encoded is None else encoded
+        read: Any = source if encoded is None else encoded
         if exact and encoded is None and (self.order or self.smoothing):
-            read = model.encode(source, target)  # type: ignore[operator]
+            read = read_once(model, source, target)
         if self.order and exact and self._takes_all(target):
             answer = model.derivatives(read, target, self.order)  # type: ignore[operator]
             u = answer.u
@@ -157,11 +168,17 @@ class SobolevLoss:
                 points, row = choose(target, self.num_points, generator)
                 answer = model.derivatives(read, points, self.order)  # type: ignore[operator]
             for j in range(1, self.order + 1):
-                wanted = _known(target, j)[row]
-                error = answer.order(j)[(..., *(slice(wanted.shape[-1]),) * j)] - wanted
+                known, slope = _known(target, j), answer.order(j)
+                both: Any = (..., *(slice(min(known.shape[-1], slope.shape[-1])),) * j)
+                known, wanted = known[both], known[both][row]
+                error = slope[both] - wanted
                 for name, part in self._parts(j, wanted, target.pos.shape[1]).items():
+                    least = None
+                    if self.relative and points is not target:
+                        whole = self._integral(_pick(known, part), target, target.weights, j)
+                        least = _LEAST * whole
                     found[name] = self._norm(
-                        _pick(error, part), _pick(wanted, part), points, points.weights, j
+                        _pick(error, part), _pick(wanted, part), points, points.weights, j, least
                     )
         elif self.order:
             found.update(self._nodal(u, target))
@@ -175,8 +192,8 @@ class SobolevLoss:
             answer = model.derivatives(read, drawn, len(self.smoothing))  # type: ignore[operator]
             found.update(self._smooth(answer, drawn, target))
         terms, weights = self._by_channel(found, target)
-        total = sum(weight * terms[name] for name, weight in weights.items())
-        return LossTerms(torch.as_tensor(total), terms, weights)
+        total = sum((weight * terms[name] for name, weight in weights.items()), u.new_zeros(()))
+        return LossTerms(total, terms, weights)
 
     def check(self, example: Example) -> None:
         """Refuse an example that the loss is not defined for.
@@ -192,16 +209,21 @@ class SobolevLoss:
         target = example.target
         if not self.relative or "weights" not in target:
             return
-        references = [(target.u, 0, "zero everywhere")]
-        if self.order:
+        weights = self._weights()
+        references = []
+        if any(weights[name] for name in weights if name == "order0" or "smoothing" in name):
+            references.append((target.u, 0, "zero everywhere"))
+        if any(weights[f"order{j}"] for j in range(1, self.order + 1)):
             references.append((target.u - target.u[:1], 1, "constant"))
-            if self.time_weights and "time_derivative" in target:
-                references.append((target.time_derivative, 1, "steady"))
+        if any(self.time_weights) and "time_derivative" in target:
+            references.append((target.time_derivative, 1, "steady"))
         names = names_of(target) if self.channel_weights else ()
+        counts = self.channel_weights or (1.0,)
         for reference, order, what in references:
-            empty = self._integral(reference, target, target.weights, order)[0] == 0
-            if bool(empty.any()):
-                name = repr(names[int(empty.int().argmax())]) if names else "its target"
+            sizes = self._integral(reference, target, target.weights, order)[0].tolist()
+            undefined = [i for i, size in enumerate(sizes[: len(counts)]) if counts[i] and not size]
+            if undefined:
+                name = repr(names[undefined[0]]) if names else "its target"
                 raise FieldError(
                     f"{name} is {what}, so an error relative to it is not defined; leave the "
                     "example out, or use a loss with relative=False"
@@ -226,9 +248,10 @@ class SobolevLoss:
     def _by_channel(
         self, found: Mapping[str, Tensor], target: PointField
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Terms and weights by name, from one number for every channel or for all."""
+        """Terms that have a weight, by name, from one number for every channel or for all."""
+        used = {name: weight for name, weight in self._weights().items() if weight}
         if not self.channel_weights:
-            return {name: values[0] for name, values in found.items()}, self._weights()
+            return {name: found[name][0] for name in used}, used
         channels = names_of(target)
         if len(channels) != len(self.channel_weights):
             raise ConfigError(
@@ -236,37 +259,51 @@ class SobolevLoss:
                 f"{len(channels)} channels {', '.join(channels)}"
             )
         terms, weights = {}, {}
-        for name, weight in self._weights().items():
+        for name, weight in used.items():
             for i, channel in enumerate(channels):
-                terms[f"{name}[{channel}]"] = found[name][i]
-                weights[f"{name}[{channel}]"] = weight * self.channel_weights[i]
+                if self.channel_weights[i]:
+                    terms[f"{name}[{channel}]"] = found[name][i]
+                    weights[f"{name}[{channel}]"] = weight * self.channel_weights[i]
         return terms, weights
 
     def _parts(
         self, order: int, value: Tensor, d: int, smoothing: bool = False
-    ) -> dict[str, Tensor | None]:
-        """Where each term of an order is in its derivatives, [..., D, ..., D]; None for all."""
+    ) -> dict[str, _Part]:
+        """Where each term of an order is in its derivatives, [..., D, ..., D], block by block."""
         name, apart = ("smoothing", self.time_smoothing) if smoothing else ("", self.time_weights)
+        every, space, time = slice(None), slice(d), slice(d, None)
         if not apart:
-            return {f"{name or 'order'}{order}": None}
+            return {f"{name or 'order'}{order}": [(every,) * order]}
         if value.shape[-1] == d:
             raise FieldError(
                 "derivatives in time are to be a term, but there are none; give targets with a "
                 "time_derivative and a model with CSTConfig(transient=True), or no time_weights "
                 "and time_smoothing"
             )
-        where = torch.zeros(value.shape[-order:], dtype=torch.bool, device=value.device)
-        where[(slice(d),) * order] = True
-        timed = f"time_{name}" if name else "time"
-        return {f"{name or 'order'}{order}": where, f"{timed}{order}": ~where}
+        # By the first axis that is time. Blocks, because a mask would make the host wait for a GPU.
+        timed = [(space,) * j + (time,) + (every,) * (order - 1 - j) for j in range(order)]
+        return {
+            f"{name or 'order'}{order}": [(space,) * order],
+            f"{f'time_{name}' if name else 'time'}{order}": timed,
+        }
 
     def _norm(
-        self, error: Tensor, reference: Tensor, points: PointField, weights: Tensor, order: int
+        self,
+        error: Tensor,
+        reference: Tensor,
+        points: PointField,
+        weights: Tensor,
+        order: int,
+        least: Tensor | None = None,
     ) -> Tensor:
-        """Mean over the samples of the norm of ``error`` [M, c, ...], relative to ``reference``."""
+        """Mean over the samples of the norm of ``error`` [M, c, ...], relative to ``reference``.
+
+        The integral of the reference is taken to be at least ``least``, where that is given.
+        """
         size = self._integral(error, points, weights, order)
         if self.relative:
-            size = size / self._integral(reference, points, weights, order)
+            scale = self._integral(reference, points, weights, order)
+            size = size / (scale if least is None else torch.maximum(scale, least))
         return self._root(size, order)
 
     def _root(self, size: Tensor, order: int) -> Tensor:
@@ -320,8 +357,16 @@ class SobolevLoss:
         return terms
 
 
-def _pick(value: Tensor, part: Tensor | None) -> Tensor:
-    return value if part is None else value[..., part]
+def read_once(model: nn.Module, source: PointField, target: PointField) -> Any:
+    """What the model's ``encode`` makes of the source; the source of a model that has none."""
+    encode = getattr(model, "encode", None)
+    return encode(source, target) if callable(encode) else source
+
+
+def _pick(value: Tensor, part: _Part) -> Tensor:
+    """Some blocks of derivatives, [M, c, D, ..., D] -> [M, c, entries]."""
+    blocks = [value[(slice(None), slice(None), *block)].flatten(2) for block in part]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
 def _known(target: PointField, order: int) -> Tensor:

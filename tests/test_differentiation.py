@@ -181,16 +181,34 @@ def test_values_of_another_mesh_are_refused() -> None:
         operator.apply(torch.zeros(5, 1))
 
 
-def test_a_batch_has_a_gradient_through_its_cells_only() -> None:
+def test_the_gradient_of_a_batch_is_that_of_its_samples() -> None:
     field = mesh("mixed2", 2)
     batch = Batch.from_data_list([field, field])
     single = gradient_operator(field).nodal(wave(field.pos))
     torch.testing.assert_close(
         gradient_operator(batch).nodal(wave(batch.pos)), torch.cat([single, single])
     )
-    points = PointField(field.pos)
-    with pytest.raises(MeshError, match="to_data_list"):
-        gradient_operator(Batch.from_data_list([points, points]))
+
+
+def test_neighbours_are_sought_in_one_sample_and_frame(generator: torch.Generator) -> None:
+    parts = [PointField(torch.rand(n, 2, generator=generator).double()) for n in (20, 15, 30)]
+    single = [gradient_operator(part) for part in parts]
+    wanted = torch.cat(
+        [operator.apply(wave(part.pos)) for operator, part in zip(single, parts, strict=True)]
+    )
+    weights = torch.cat([operator.weights for operator in single])
+    batch = Batch.from_data_list(parts)
+    time = torch.tensor([3.0, 1.0, 2.0]).repeat_interleave(torch.tensor([20, 15, 30]))
+    mixed = torch.randperm(65, generator=generator)  # frames need not follow one another
+    moving = PointField(batch.pos[mixed], time=time[mixed])
+    for field, order in ((batch, torch.arange(65)), (moving, mixed)):
+        operator = gradient_operator(field)
+        torch.testing.assert_close(operator.apply(wave(field.pos)), wanted[order])
+        torch.testing.assert_close(operator.weights, weights[order])
+    with pytest.raises(MeshError, match="6 points or more of one sample and time, got 1"):
+        gradient_operator(PointField(batch.pos, time=torch.arange(65.0)))
+    with pytest.raises(MeshError, match="got 0"):
+        gradient_operator(PointField(batch.pos[:0]))
 
 
 def test_precision_follows_the_points(generator: torch.Generator) -> None:

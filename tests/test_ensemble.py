@@ -5,7 +5,7 @@ import torch
 
 from cst_operator import checkpoint
 from cst_operator.ensemble import Ensemble
-from cst_operator.errors import ConfigError
+from cst_operator.errors import ConfigError, InputError
 from cst_operator.fields import Example, PointField
 from tests.model_samples import joined, known_field, queries_in, tiny_model
 
@@ -70,12 +70,55 @@ def test_calibration_makes_the_spread_as_large_as_the_error(error, seed, generat
 def test_the_correlation_tells_whether_hard_samples_are_known(power, seed, generator):
     ensemble = _ensemble(seed)
     examples = _examples(ensemble, generator, 1.0)
+    unit = ensemble.members[0].normalization.out_std
     for example in examples:
         weight = example.target.weights / example.target.weights.sum()
         with torch.no_grad():
-            spread = (weight @ ensemble.spread(*example).square()).sum().sqrt()
+            spread = (weight @ (ensemble.spread(*example) / unit).square()).sum().sqrt()
             example.target.u = ensemble(*example) + spread**power
     assert ensemble.calibration(examples).correlation == pytest.approx(power, abs=1e-9)
+
+
+def test_calibration_is_measured_in_evaluation_mode_and_leaves_members_as_they_were(
+    seed, generator
+):
+    ensemble = Ensemble([tiny_model(seed + i, noise=0.5, **NAMES) for i in range(2)]).double()
+    examples = _examples(ensemble, generator, 1.0)
+    assert not ensemble.training  # its members are not
+    wanted = ensemble.calibration(examples)
+    ensemble.train()
+    ensemble.members[0].eval()
+    assert ensemble.calibration(examples) == wanted
+    ensemble.calibrate(examples)
+    assert ensemble.calibration(examples).ratio == pytest.approx(1, rel=1e-10)
+    assert [ensemble.training, *(m.training for m in ensemble.members)] == [True, False, True]
+
+
+def test_a_calibration_does_not_depend_on_the_units_of_channels(seed, generator):
+    ensemble = _ensemble(seed)
+    examples = _examples(ensemble, generator, 0.7)
+    wanted = ensemble.calibration(examples)
+    factor = torch.tensor([1.0, 1e5], dtype=torch.float64)
+    for example in examples:
+        example.target.u = example.target.u * factor
+    for member in ensemble.members:
+        member.normalization.out_mean *= factor
+        member.normalization.out_std *= factor
+    got = ensemble.calibration(examples)
+    assert got.ratio == pytest.approx(wanted.ratio, rel=1e-9)
+    assert got.correlation == pytest.approx(wanted.correlation, rel=1e-9)
+
+
+def test_what_tells_nothing_of_the_spread_is_refused(seed, generator):
+    ensemble = _ensemble(seed)
+    examples = _examples(ensemble, generator, 1.0)
+    alike = Ensemble([tiny_model(seed, **NAMES) for _ in range(2)]).double().eval()
+    for measure in ("calibrate", "calibration"):
+        with pytest.raises(InputError, match="no examples to calibrate on; give at least one"):
+            getattr(ensemble, measure)([])
+        with pytest.raises(InputError, match="the same answers.*train them from different seeds"):
+            getattr(alike, measure)(examples)
+    assert torch.equal(alike.scale, torch.ones(2).double())
 
 
 def test_an_ensemble_answers_batches_and_learns_as_one_model(seed, generator):

@@ -93,6 +93,17 @@ def test_another_task_is_subsampled(numbered, generator):
     assert torch.equal(again.target.u, whole.target.u)
 
 
+def test_one_point_cannot_be_shared(numbered, generator):
+    one = Trajectory(
+        mesh=numbered.mesh.subset(torch.tensor([3])),
+        times=numbered.times,
+        u=numbered.u[:, 3:4],
+        channels=("u",),
+    )
+    with pytest.raises(FieldError, match="needs at least two, there is one"):
+        Masking(channels=("u",), points=0.5)(one, generator)
+
+
 def test_maskings_that_hide_nothing_or_all_are_refused(numbered, generator):
     with pytest.raises(ConfigError, match="nothing is hidden; give frames, or points below 1"):
         Masking(channels=("u",))

@@ -267,6 +267,58 @@ def test_a_source_that_does_not_fit_is_refused_with_a_remedy(seed, generator):
         model(named, solid)
 
 
+def test_data_of_more_digits_than_the_model_are_refused_with_a_remedy(seed, generator):
+    model = tiny_model(seed, transient=True).float()
+    source = known_field(generator, 9, transient=True)
+    target = queries_in(generator, 4, transient=True)
+    rough = {key: source[key].float() for key in ("pos", "u", "weights", "time")}
+    model(PointField(**rough), PointField(target.pos.float(), time=target.time.float()))
+    for key, name in (("pos", "coordinates"), ("u", "source's samples"), ("time", "times")):
+        text = rf"the {name} are torch.float64 but the model's numbers torch.float32; .*double\(\)"
+        with pytest.raises(FieldError, match=text):
+            model(PointField(**rough | {key: source[key]}), target)
+    # Fewer digits are enough.
+    answer = model.double()(PointField(**rough), target)
+    assert answer.dtype == torch.float64
+
+
+def test_sources_and_targets_of_different_numbers_are_refused_with_a_remedy(seed, generator):
+    model = tiny_model(seed)
+    one, two, three = (
+        joined(*(Example(known_field(generator, n), queries_in(generator, 3)) for n in sizes))
+        for sizes in ((9,), (9, 5), (9, 5, 7))
+    )
+    single = torch.cat([model(one.source, target) for target in two.target.to_data_list()])
+    torch.testing.assert_close(model(one.source, two.target), single, **SUMS)
+    for call in (model, model.derivatives):
+        with pytest.raises(FieldError, match="a batch of 2 samples but the target of 3; give"):
+            call(two.source, three.target)
+        with pytest.raises(FieldError, match="a batch of 2 samples but the target of 1; give"):
+            call(model.encode(two.source), queries_in(generator, 3))
+    with pytest.raises(FieldError, match=r"a batch of 2 fields; expected one.*to_data_list\(\)"):
+        model.predict(*two)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@both_forms
+def test_a_sample_of_a_batch_may_ask_nothing(form, place, seed, generator):
+    model = tiny_model(seed, form=form)
+    examples = [Example(known_field(generator, n), queries_in(generator, n)) for n in (9, 5)]
+    single = torch.cat([model(*example) for example in examples])
+    examples.insert(place, Example(known_field(generator, 7), queries_in(generator, 0)))
+    together = joined(*examples)
+    torch.testing.assert_close(model(*together), single, **SUMS)
+    assert model.derivatives(*together).gradient.shape == (14, 2, 2)
+
+
+def test_a_source_without_points_is_refused(seed, generator):
+    model, target = tiny_model(seed), queries_in(generator, 3)
+    full, empty = known_field(generator, 9), known_field(generator, 0)
+    for source in (empty, joined(*[Example(full, target), Example(empty, target)]).source):
+        with pytest.raises(FieldError, match="a source without points says nothing; expected"):
+            model(source, target)
+
+
 def test_channel_names_are_checked_in_every_sample_of_a_batch(seed, generator):
     model = tiny_model(seed, in_names=("f", "g"))
     source, target = known_field(generator, 40), queries_in(generator, 15)

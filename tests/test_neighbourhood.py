@@ -10,7 +10,9 @@ from torch.func import jacfwd
 from cst_operator.fields import PointField
 from cst_operator.nn import LocalAverage, bump
 from tests.mesh_samples import box
-from tests.model_samples import known_field, tiny_model
+from tests.model_samples import known_field, queries_in, tiny_model
+
+KEYS = ("pos", "u", "weights", "time")
 
 
 def _average(radius: float, width: int = 3) -> LocalAverage:
@@ -140,6 +142,18 @@ def test_the_average_converges_when_the_points_are_refined():
     coarse, middle, fine = (read(n) for n in (20, 40, 80))
     assert (fine - middle).norm() < 0.4 * (middle - coarse).norm()  # 0.25 at second order
     assert (fine - middle).norm() < 1e-2
+
+
+def test_thinned_samples_have_the_shares_of_those_that_are_all_kept(seed, generator):
+    # Every point twice: as many anchors as places are one of each.
+    model = tiny_model(
+        seed, anchors=5, aggregate_at_queries=True, aggregation_radius=0.4, interpolant_points=14
+    )
+    once = known_field(generator, 14)
+    once.weights = torch.ones_like(once.weights)
+    twice = PointField(**{key: once[key].repeat(2, *(1,) * (once[key].dim() - 1)) for key in KEYS})
+    at = queries_in(generator, 9)
+    torch.testing.assert_close(model(twice, at), model(once, at), rtol=0, atol=1e-12)  # sums
 
 
 def test_neither_value_nor_gradient_jumps_where_a_neighbour_enters(seed, generator):

@@ -195,6 +195,54 @@ def test_models_with_values_alone_are_differentiated_through_the_mesh():
         PhysicsLoss(residual=poisson)(Nodal(linear), example)
 
 
+def test_each_sample_of_a_batch_may_have_a_time_of_its_own(generator):
+    def linear(x: Tensor) -> Tensor:
+        return 3 * x[..., :1] - 2 * x[..., 1:2]
+
+    examples = [_example(linear, linear, n) for n in (3, 4)]
+    for time, example in zip((0.1, 0.3), examples, strict=True):
+        example.target.time = torch.full_like(example.target.time, time)
+    loss = PhysicsLoss(
+        residual=lambda s: s.gradient("u").sum(1) - 1, order=1, at="target", num_points=0
+    )
+    assert loss(Nodal(linear), joined(*examples)).terms["residual"] < 1e-10  # mesh gradients
+    several = examples[1].target
+    several.time = torch.rand(several.time.shape, generator=generator, dtype=torch.float64)
+    with pytest.raises(FieldError, match="in one frame"):
+        loss(Nodal(linear), joined(*examples))
+
+
+def test_an_equation_alone_is_learnt_where_the_data_are_zero():
+    example = _example(lambda x: 0 * x[:, :1], lambda x: 2 * math.pi**2 * bump(x))
+    loss = PhysicsLoss(
+        residual=poisson, at="target", num_points=0, data=SobolevLoss(weights=(0.0,))
+    )
+    loss.check(example)
+    got = loss(Formula(lambda x: 2 * bump(x)), example)
+    assert set(got.terms) == {"residual"}
+    assert 1 < got.total < 20
+
+
+def test_a_model_with_derivatives_needs_no_method_that_encodes():
+    model = Formula(bump)
+    wanted = PhysicsLoss(residual=poisson, at="target", num_points=0)(model, _bump()).total
+    model.encode = None
+    got = PhysicsLoss(residual=poisson, at="target", num_points=0)(model, _bump()).total
+    assert torch.equal(got, wanted)
+
+
+def test_a_place_that_is_known_in_many_frames_is_known_once():
+    slope = torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
+    pos, _ = box("triangle", 4, bend=0.02)
+    every = pos.repeat(12, 1)
+    frames = PointField(every, every @ slope, time=torch.arange(12.0).repeat_interleave(len(pos)))
+    once = PointField(pos, pos @ slope)
+    asked = PointField(pos[:-1] * 0.7 + 0.3 * pos[1:])
+    torch.testing.assert_close(values_nearby(frames, asked), values_nearby(once, asked), **ROUNDING)
+    both = joined(Example(frames, asked), Example(once, asked))
+    torch.testing.assert_close(values_nearby(*both), (asked.pos @ slope).repeat(2, 1), **ROUNDING)
+
+
 def test_training_lowers_the_residual(seed):
     examples = [_example(bump, lambda x: 2 * math.pi**2 * bump(x), 4, torch.float32)] * 2
     loss = PhysicsLoss(

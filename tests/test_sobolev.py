@@ -34,6 +34,12 @@ class Formula(nn.Module):
         return Derivatives(tensors, dim=target.pos.shape[1])
 
 
+class Bare(Formula):
+    """The same without a method that encodes."""
+
+    encode = None
+
+
 class Nodal(nn.Module):
     """The same with values alone."""
 
@@ -209,6 +215,22 @@ def test_random_points_estimate_the_integral(generator):
     assert sigma < 0.02 * whole
 
 
+def test_random_points_that_miss_a_local_feature_do_not_blow_up_the_loss(generator):
+    def pulse(x: Tensor) -> Tensor:
+        return torch.exp(-200 * x.square().sum(-1, keepdim=True))
+
+    pos = 2 * torch.rand(1000, 2, generator=generator, dtype=torch.float64) - 1
+    weights = torch.full((1000,), 0.004, dtype=torch.float64)
+    values, slope = differentiate(pulse, pos, 1)
+    target = PointField(pos, values, weights, gradient=slope)
+    model = Formula(lambda x: pulse(x) + 0.01 * x[..., :1])
+    few = SobolevLoss(order=1, num_points=16)
+    draws = [few(model, Example(target, target), generator).terms["order1"] for _ in range(60)]
+    whole = SobolevLoss(order=1, num_points=0)(model, Example(target, target)).terms["order1"]
+    # The error is the same everywhere, so that a term is at most the root of 100 times too large.
+    torch.testing.assert_close(max(draws), 10 * whole, rtol=1e-10, atol=0)
+
+
 def test_small_samples_are_integrated_over_all_their_points(generator):
     targets = [_target(generator, n) for n in (30, 11)]
     batch, model = joined(*(Example(t, t) for t in targets)), Formula(torch.sin)
@@ -282,6 +304,18 @@ def test_dummy_points_lie_near_the_points_and_between_the_times(generator):
     assert float(torch.cdist(dummies.pos, pos).amin(1).max()) > 0.2 * cell
     still = Dummies().draw(frames[1], frames[1], 50, generator)
     assert torch.equal(still.time, torch.full((50,), 2.5).double())
+
+
+def test_dummy_points_stay_near_points_that_each_have_a_time_of_their_own(generator):
+    pos = torch.rand(400, 2, generator=generator, dtype=torch.float64)
+    weights = torch.full((400,), 3 / 400, dtype=torch.float64)
+    time = 3 * torch.rand(400, generator=generator, dtype=torch.float64)
+    apart = PointField(pos, weights=weights, time=time)
+    near = Dummies().draw(apart, apart, 500, generator)
+    # A weight is the area of a square of side 1 / 20 times the time.
+    assert float(torch.cdist(near.pos, pos).amin(1).max()) <= 0.05 * 2**0.5 / 2
+    outside = (near.pos < -0.025) | (near.pos > 1.025)
+    assert not bool(outside.any())
 
 
 @pytest.mark.parametrize(
@@ -388,6 +422,67 @@ def test_an_exact_answer_has_no_loss_and_a_finite_gradient(generator):
     assert float(got.total.detach()) < 1e-12
     got.total.backward()
     assert bool(scale.grad.isfinite())
+
+
+def test_a_term_of_weight_zero_is_left_out_also_where_it_is_not_defined(seed, generator):
+    model = tiny_model(seed, in_names=("u0", "u1"))
+    target = _target(generator)
+    target.gradient = torch.zeros_like(target.gradient)
+    target.u[:, 1] = 0
+    example = Example(known_field(generator, 20), target)
+    loss = SobolevLoss(
+        order=1, weights=(1.0, 0.0), smoothing=(0.0,), channel_weights=(2.0, 0.0), num_dummies=4
+    )
+    got = loss(model, example, generator)
+    assert set(got.terms) == set(got.weights) == {"order0[u0]"}
+    assert bool(got.total.isfinite())
+    none = SobolevLoss(weights=(0.0,))(model, example)
+    assert none.total == 0 and none.terms == {}
+
+
+def test_a_steady_model_learns_derivatives_in_space_of_targets_that_know_those_in_time(
+    seed, generator
+):
+    model, source = tiny_model(seed), known_field(generator, 20)
+    target = _target(generator, transient=True)
+    got = SobolevLoss(order=1)(model, Example(source, target)).total
+    still = target.with_values(target.u, gradient=target.gradient)
+    assert torch.equal(got, SobolevLoss(order=1)(model, Example(source, still)).total)
+    with pytest.raises(FieldError, match=r"a model with CSTConfig\(transient=True\)"):
+        SobolevLoss(order=1, time_weights=(1.0,))(model, Example(source, target))
+
+
+def test_a_model_with_derivatives_needs_no_method_that_encodes(generator):
+    target = _target(generator)
+    example, loss = Example(target, target), SobolevLoss(order=1, smoothing=(0.1,))
+    totals = []
+    for kind in (Formula, Bare):
+        draws = torch.Generator().manual_seed(0)
+        totals.append(loss(kind(torch.sin), example, draws).total)
+    assert torch.equal(*totals)
+
+
+def test_points_without_cells_are_differentiated_sample_by_sample_and_frame_by_frame(generator):
+    frames = []
+    for slope in (1.0, -2.0, 0.5):
+        pos = torch.rand(20, 2, generator=generator, dtype=torch.float64)
+        weights = torch.full((20,), 0.05, dtype=torch.float64)
+        frames.append(PointField(pos, slope * (pos @ SLOPE), weights))
+    loss, model = SobolevLoss(order=1), Nodal(lambda x: 3 * (x @ SLOPE))
+    single = torch.stack([loss(model, Example(f, f)).terms["order1"] for f in frames])
+    # Least squares is exact for linear functions, up to the conditioning of its fits.
+    wanted = torch.tensor([2.0, 2.5, 5.0], dtype=torch.float64)
+    torch.testing.assert_close(single, wanted, rtol=1e-8, atol=0)
+    batch = joined(*(Example(f, f) for f in frames))
+    torch.testing.assert_close(loss(model, batch).terms["order1"], wanted.mean(), rtol=1e-8, atol=0)
+    moving = PointField(
+        *(torch.cat([frame[key] for frame in frames]) for key in ("pos", "u", "weights")),
+        time=torch.arange(3).double().repeat_interleave(20),
+    )
+    size = torch.tensor([1.0, 4.0, 0.25])  # squares of the slopes
+    error = torch.tensor([4.0, 25.0, 6.25])
+    got = loss(model, Example(moving, moving)).terms["order1"]
+    torch.testing.assert_close(got, (error.sum() / size.sum()).sqrt().double(), rtol=1e-7, atol=0)
 
 
 def test_what_a_term_needs_and_lacks_is_named(seed, generator):

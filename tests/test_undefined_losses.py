@@ -57,6 +57,20 @@ def test_a_loss_takes_every_example_that_it_is_defined_for() -> None:
     SobolevLoss(order=1).check(_example(WAVY))
 
 
+def test_what_has_no_weight_may_be_undefined() -> None:
+    SobolevLoss(weights=(0.0,)).check(_example(ZERO))
+    SobolevLoss(order=1, weights=(1.0, 0.0)).check(_example(FLAT))
+    both = _example(torch.cat([WAVY, ZERO], 1))
+    SobolevLoss(channel_weights=(1.0, 0.0)).check(both)
+    with pytest.raises(FieldError, match="'q' is zero everywhere"):
+        SobolevLoss(channel_weights=(0.0, 1.0)).check(both)
+    # Smoothing is relative to the values, whatever their own weight.
+    with pytest.raises(FieldError, match="its target is zero everywhere"):
+        SobolevLoss(weights=(0.0,), smoothing=(1.0,)).check(_example(ZERO))
+    steady = _example(WAVY, gradient=torch.ones(3, 1, 1).double(), time_derivative=ZERO)
+    SobolevLoss(order=1, time_weights=(0.0,)).check(steady)
+
+
 def test_derivatives_in_time_must_not_vanish_where_they_are_a_term() -> None:
     gradient = torch.ones(3, 1, 1, dtype=torch.float64)
     steady = _example(WAVY, gradient=gradient, time_derivative=ZERO)

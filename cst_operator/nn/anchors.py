@@ -37,8 +37,9 @@ def choose_anchors(
         return index.expand(len(coordinates), -1), log_weights
     order = hilbert_index(coordinates).argsort(dim=1, stable=True)
     passed = log_weights.double().exp().gather(1, order).cumsum(1)
-    offset = torch.as_tensor(offset, dtype=passed.dtype, device=passed.device)
-    piece = torch.arange(count, device=passed.device) + offset.reshape(-1, 1)
+    if isinstance(offset, Tensor):  # a number would have to be copied to a GPU, which waits
+        offset = offset.to(passed).reshape(-1, 1)
+    piece = torch.arange(count, dtype=passed.dtype, device=passed.device) + offset
     reached = torch.searchsorted(passed, (piece / count * passed[:, -1:]).expand(len(passed), -1))
     chosen = order.gather(1, reached.clamp_max(order.shape[1] - 1))
     padding = log_weights < NOTHING
