@@ -125,7 +125,7 @@ def connect() -> Processes:
     if not dist.is_available() or not (dist.is_initialized() or started):
         return Processes()
     if not dist.is_initialized():
-        if torch.cuda.is_available():
+        if _local_rank() < torch.cuda.device_count():  # else choose_device says so, if it matters
             torch.cuda.set_device(_local_rank())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         # Once only: a second group would find the addresses of the first, which are gone.
