@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
+from cst_operator.checkpoint import TrainingState
 from cst_operator.cli import main
 from cst_operator.errors import CheckpointError, ConfigError
 from cst_operator.export import PACKAGE_FILE, PROGRAM_FILE, export, trace
@@ -125,6 +127,24 @@ def test_the_card_of_a_run_says_how_it_was_trained(tmp_path: Path) -> None:
     error = run.history[-1]["validation"]["relative_l2"]
     assert f"after step 12: relative_l2 {error:.4g}" in card
     assert "| batch_size | 3 |" in card
+
+
+@pytest.mark.parametrize(
+    ("patience", "steps", "step", "error"),
+    [(2, 12, 4, 0.3), (0, 12, 8, 0.4), (3, 12, 8, 0.4), (3, 8, 4, 0.3)],
+    ids=["stopped early", "no early stopping", "under way", "ended"],
+)
+def test_the_error_on_a_card_is_that_of_its_weights(
+    patience: int, steps: int, step: int, error: float, tmp_path: Path
+) -> None:
+    train(tmp_path / "run")
+    found = checkpoint.read(tmp_path / "run")
+    errors = {2: 0.5, 4: 0.3, 6: 0.3, 8: 0.4}
+    history = [{"step": k, "validation": {"relative_l2": e}} for k, e in errors.items()]
+    identity = {"patience": patience, "steps": steps}
+    state = TrainingState(values={"step": 8, "identity": identity, "history": history})
+    card = model_card(replace(found, training=state))
+    assert f"after step {step}: relative_l2 {error}" in card
 
 
 def test_cst_export_writes_the_folder(
