@@ -170,6 +170,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def stop_on_signal(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     """Turn signals into a ``stop`` for :func:`~cst_operator.fit`: within it, they set a flag.
 
+    After a SIGINT (Ctrl-C), which is answered on standard error, a second one interrupts at once.
+    A signal that is ignored, as SIGINT is in the background, stays ignored.
+
     Args:
         signals: SIGTERM if none is named.
 
@@ -177,12 +180,20 @@ def stop_on_signal(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
         A function that says whether a signal came.
     """
     came = False
+    process = os.getpid()
 
     def note(number: int, frame: types.FrameType | None) -> None:
         nonlocal came
         came = True
+        if number == signal.SIGINT and os.getpid() == process:  # not in workers that load data
+            signal.signal(number, before[signal.SIGINT])
+            os.write(2, b"\nstopping after this step, which is saved; Ctrl-C again: at once\n")
 
-    before = {number: signal.signal(number, note) for number in signals or (signal.SIGTERM,)}
+    before = {
+        number: signal.signal(number, note)
+        for number in signals or (signal.SIGTERM,)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield lambda: came
     finally:
