@@ -1,6 +1,7 @@
 """An exported model answers as the model does, for any numbers of points."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,18 @@ def test_the_card_of_a_run_says_how_it_was_trained(tmp_path: Path) -> None:
     error = run.history[-1]["validation"]["relative_l2"]
     assert f"after step 12: relative_l2 {error:.4g}" in card
     assert "| batch_size | 3 |" in card
+
+
+def test_an_export_that_fills_the_disk_leaves_nothing(saved: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(file.stat().st_size for file in saved.iterdir())
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))  # too little for the program
+        with pytest.raises(OSError, match="File too large"):
+            export(saved, tmp_path / "exported")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize(
