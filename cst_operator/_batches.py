@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch_geometric.loader import DataLoader
 
 from cst_operator._seeds import mix
-from cst_operator.errors import ConfigError
+from cst_operator.errors import ConfigError, InputError
 from cst_operator.evaluation import Examples
 from cst_operator.fields import Example
 from cst_operator.fit_config import FitConfig
@@ -94,7 +94,7 @@ def parts(
             for i in own:
                 # For examples and models that draw; not the seed of the loss's own generator.
                 torch.manual_seed(seed_of(config, step, 1, i))
-                batch = next(loaded)
+                batch = _made(loaded, config.num_workers)
                 lengths = [side.ptr.diff() for side in batch]
                 yield Part(
                     batch=Example(*batch).to(device, non_blocking=True),
@@ -105,6 +105,17 @@ def parts(
                     num_places=sum(len(n) * int(n.max()) for n in lengths),
                 )
             step += 1
+
+
+def _made(loaded: Iterator[Any], num_workers: int) -> Any:
+    """The next batch; an error of a worker without the traceback that torch puts before it."""
+    try:
+        return next(loaded)
+    except (InputError, OSError) as error:
+        if not num_workers:
+            raise
+        last = str(error).strip().splitlines()[-1]
+        raise type(error)(last.partition(": ")[2]) from error
 
 
 def epoch_batches(

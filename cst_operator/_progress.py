@@ -38,7 +38,7 @@ class Display:
         self._console = Console(stderr=True)
         self._live: Progress | None = None
         self._task = TaskID(0)
-        if shown and self._console.is_terminal:
+        if shown and self._console.is_interactive:
             self._live = Progress(
                 TextColumn("training"),
                 BarColumn(),

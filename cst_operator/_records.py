@@ -9,19 +9,34 @@ from torch import nn
 
 from cst_operator._seeds import seeded
 from cst_operator._training_state import State
+from cst_operator.errors import FieldError
 from cst_operator.evaluation import Examples, Scores, evaluate
 from cst_operator.fields import Example
 from cst_operator.fit_config import FitConfig, learning_rate
 from cst_operator.metrics import relative_l2
 from cst_operator.processes import Processes
 
-__all__ = ["best_of", "by_channel", "gather_sums", "is_stuck", "keep_best", "record_of", "validate"]
+__all__ = [
+    "best_of",
+    "by_channel",
+    "check_validation",
+    "gather_sums",
+    "is_stuck",
+    "keep_best",
+    "record_of",
+    "validate",
+]
 
 
-def record_of(
-    state: State, config: FitConfig, processes: Processes, seconds: float
-) -> dict[str, Any]:
-    """Means since the last record, and a new beginning."""
+def record_of(state: State, config: FitConfig, processes: Processes, rate: float) -> dict[str, Any]:
+    """Means since the last record, and a new beginning.
+
+    Args:
+        state: holds the sums, of which some may be from before the training was resumed.
+        config: how it is trained.
+        processes: who share a step.
+        rate: steps a second.
+    """
     sums = {key: float(value) for key, value in processes.add(state.sums).items()}
     points, places = sums.pop("num_points"), sums.pop("num_places")
     means = {key: value / state.num_summed for key, value in sums.items()}
@@ -32,7 +47,7 @@ def record_of(
         "terms": {key.removeprefix("terms."): value for key, value in means.items()},
         "lr": learning_rate(state.step - 1, config),
         "padding": round(1 - points / max(places, 1), 4),
-        "steps_per_second": round(state.num_summed / max(seconds, 1e-9), 4),
+        "steps_per_second": round(rate, 4),
     }
     state.sums, state.num_summed = {}, 0
     return record
@@ -42,6 +57,21 @@ def gather_sums(state: State, processes: Processes) -> None:
     """Move the sums since the last record to the first process, which saves them."""
     sums = processes.add(state.sums)
     state.sums = {k: v if processes.is_first else torch.zeros_like(v) for k, v in sums.items()}
+
+
+def check_validation(validation: Examples, config: FitConfig) -> None:
+    """Refuse an example that cannot be scored before the first step, not at the first evaluation.
+
+    Raises:
+        FieldError: naming it.
+    """
+    with seeded(config.seed, 0, 3):  # as they are drawn for :func:`validate`
+        for i in range(len(validation)):
+            target = validation[i].target
+            try:
+                relative_l2(target.u, target)
+            except FieldError as error:
+                raise FieldError(f"validation example {i}: {error}") from error
 
 
 def validate(

@@ -19,7 +19,9 @@ LOG_FILE = "log.jsonl"
 _LOCK_FILE = ".lock"
 # What may differ between a run and its continuation: it changes rounding and random numbers at
 # most, not what is learned.
-_FREE = ("device", "num_workers", "keep", "accumulate", "compile")
+_FREE = frozenset(
+    ("device", "num_workers", "keep", "accumulate", "compile", "log_every", "save_every")
+)
 
 
 @contextmanager
@@ -54,14 +56,21 @@ def open_run(
 ) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run in a folder without one."""
     if not resume:
-        if checkpoint.steps(out) or (out / LOG_FILE).exists():
+        if checkpoint.steps(out):
             raise InputError(
                 f"{out} holds a run already; resume it, or choose another folder for a new one"
             )
         return None
+    if not checkpoint.steps(out) and (out / LOG_FILE).exists():
+        raise CheckpointError(
+            f"the run in {out} stopped before its first checkpoint, so there is nothing to go on "
+            "from; start it anew, without resume"
+        )
     previous = checkpoint.newest(out)
     before = saved_state(previous).values["identity"]
-    old, new = ({k: v for k, v in d.items() if k not in _FREE} for d in (before, identity))
+    # When to evaluate matters only where evaluations may end the training.
+    free = _FREE if identity.get("patience") else _FREE | {"eval_every"}
+    old, new = ({k: v for k, v in d.items() if k not in free} for d in (before, identity))
     if old != new:
         raise CheckpointError(
             f"{previous.path} belongs to another training: {checkpoint.differences(old, new)}; "

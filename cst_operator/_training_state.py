@@ -15,6 +15,7 @@ from cst_operator._balancing import Balancing
 from cst_operator.checkpoint import Checkpoint, TrainingState
 from cst_operator.errors import CheckpointError, InputError
 from cst_operator.fit_config import FitConfig
+from cst_operator.processes import Processes
 
 __all__ = [
     "State",
@@ -142,8 +143,8 @@ def save_step(
         )
 
 
-def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
-    """Take up a saved training: state and weights as they were."""
+def restore_state(state: State, previous: Checkpoint, processes: Processes) -> None:
+    """Take up a saved training: state and weights as they were, sums in the first process."""
     saved = saved_state(previous)
     state.step = saved.values["step"]
     state.num_summed = saved.values["num_summed"]
@@ -154,7 +155,8 @@ def restore_state(state: State, model: nn.Module, previous: Checkpoint) -> None:
         for key, tensor in saved.tensors.items():
             kind, name = key.split(".", 1)
             if kind == "sums":
-                state.sums[name] = tensor.to(device)
+                held = tensor if processes.is_first else torch.zeros_like(tensor)
+                state.sums[name] = held.to(device)
             elif kind == "means":
                 state.balancing.means[name] = tensor.to(device)
             elif kind == "best":

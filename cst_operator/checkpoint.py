@@ -193,7 +193,7 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} is a file; expected a checkpoint folder or a run folder, "
             "as cst_operator.save and fit write them"
         )
-    if any((path / name).exists() for name in (MANIFEST, *KNOWN)):
+    if any((path / name).exists() for name in KNOWN):  # a data set has a manifest, too
         return _read_folder(path)
     return newest(path)
 
@@ -208,7 +208,8 @@ def newest(run: str | Path) -> Checkpoint:
     folders = steps(run)
     if not folders:
         raise CheckpointError(
-            f"{run} holds no checkpoint; expected {MANIFEST} or folders like step-00001000 in it"
+            f"{run} holds no checkpoint; expected {CONFIG} and {MANIFEST}, or folders like "
+            "step-00001000, in it"
         )
     problems: list[str] = []
     for _, folder in reversed(folders):

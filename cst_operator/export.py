@@ -8,6 +8,7 @@ with the shapes [N, d], [N, c], [N] and [M, d], in the user's units; for a trans
 times of the source and of the queries follow, [N] and [M].
 """
 
+import io
 import os
 import shutil
 import warnings
@@ -133,6 +134,7 @@ def export(path: str | Path, out: str | Path, *, package: bool = False) -> Path:
     Raises:
         CheckpointError: if there is no valid checkpoint, or ``out`` exists.
         ConfigError: if the model cannot be traced or compiled.
+        OSError: if the disk refuses the program.
     """
     out = Path(out)
     if out.exists():
@@ -146,7 +148,10 @@ def export(path: str | Path, out: str | Path, *, package: bool = False) -> Path:
         (building / _CARD_FILE).write_text(model_card(found), encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            torch.export.save(program, building / PROGRAM_FILE)
+            # Not by torch's own writer of files, which ends the process where the disk is full.
+            content = io.BytesIO()
+            torch.export.save(program, content)
+            (building / PROGRAM_FILE).write_bytes(content.getvalue())
             if package:
                 _compile(program, building / PACKAGE_FILE)
         os.rename(building, out)

@@ -1,6 +1,6 @@
 """A page that says what a trained model is, made from its checkpoint alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cst_operator.checkpoint import Checkpoint
@@ -70,16 +70,23 @@ def _lines(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _training(values: Mapping[str, Any]) -> Iterator[str]:
-    history = values.get("history", [])
-    scores = [record for record in history if "validation" in record]
     yield "\n## Training\n"
     yield f"{values['step']} steps."
+    scores = [record for record in values["history"] if "validation" in record]
     if scores:
-        errors = ", ".join(f"{k} {v:.4g}" for k, v in scores[-1]["validation"].items())
-        yield (
-            f"\nMean error on the validation examples after step {scores[-1]['step']}: {errors}.\n"
-        )
+        record = _of_the_weights(scores, values)
+        errors = ", ".join(f"{k} {v:.4g}" for k, v in record["validation"].items())
+        yield f"\nMean error on the validation examples after step {record['step']}: {errors}.\n"
     yield from _table(values["identity"])
+
+
+def _of_the_weights(scores: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> Any:
+    """The last evaluation; the best, of which the weights are, where early stopping has ended."""
+    errors = [record["validation"]["relative_l2"] for record in scores]
+    best = errors.index(min(errors))
+    patience = values["identity"]["patience"]
+    ended = values["step"] == values["identity"]["steps"] or len(errors) - 1 - best >= patience
+    return scores[best] if patience and ended else scores[-1]
 
 
 def _table(rows: Mapping[str, Any]) -> Iterator[str]:

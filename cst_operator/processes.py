@@ -125,7 +125,7 @@ def connect() -> Processes:
     if not dist.is_available() or not (dist.is_initialized() or started):
         return Processes()
     if not dist.is_initialized():
-        if torch.cuda.is_available():
+        if _local_rank() < torch.cuda.device_count():  # else choose_device says so, if it matters
             torch.cuda.set_device(_local_rank())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         # Once only: a second group would find the addresses of the first, which are gone.
@@ -170,6 +170,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def stop_on_signal(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     """Turn signals into a ``stop`` for :func:`~cst_operator.fit`: within it, they set a flag.
 
+    After a SIGINT (Ctrl-C), which is answered on standard error, a second one interrupts at once.
+    A signal that is ignored, as SIGINT is in the background, stays ignored.
+
     Args:
         signals: SIGTERM if none is named.
 
@@ -177,12 +180,20 @@ def stop_on_signal(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
         A function that says whether a signal came.
     """
     came = False
+    process = os.getpid()
 
     def note(number: int, frame: types.FrameType | None) -> None:
         nonlocal came
         came = True
+        if number == signal.SIGINT and os.getpid() == process:  # not in workers that load data
+            signal.signal(number, before[signal.SIGINT])
+            os.write(2, b"\nstopping after this step, which is saved; Ctrl-C again: at once\n")
 
-    before = {number: signal.signal(number, note) for number in signals or (signal.SIGTERM,)}
+    before = {
+        number: signal.signal(number, note)
+        for number in signals or (signal.SIGTERM,)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield lambda: came
     finally:

@@ -22,6 +22,7 @@ from cst_operator._progress import Display, Log
 from cst_operator._records import (
     best_of,
     by_channel,
+    check_validation,
     gather_sums,
     is_stuck,
     keep_best,
@@ -113,8 +114,8 @@ def fit(
             another process is training in ``out``.
         ConfigError: if the device asked for is not there, or a setting does not fit the examples.
         CheckpointError: if there is nothing to resume, or it was another training or other data.
-        FieldError: naming the example, if the loss is not defined for it, e.g. a relative one where
-            the target is zero everywhere.
+        FieldError: naming the example, if the loss is not defined for it, or the relative error of
+            a validation example, e.g. because the target is zero everywhere.
         TrainingError: if the loss or gradient is not finite; nothing of it is saved.
     """
     config = FitConfig() if config is None else config
@@ -131,6 +132,8 @@ def fit(
             processes.on_first(lambda: stack.enter_context(folder))
             identity = processes.on_first(lambda: _identity(train, validation, loss, config))
             previous = processes.on_first(lambda: open_run(model, out, resume, identity))
+        if validation is not None:
+            processes.on_first(lambda: check_validation(validation, config))
         if previous is None:
             _fit_normalization(model, train, loss, config)
         else:
@@ -141,7 +144,7 @@ def fit(
             model.compile(dynamic=True)
         state = new_state(model, config, device)
         if previous is not None:
-            restore_state(state, model, previous)
+            restore_state(state, previous, processes)
         records = [] if previous is None else saved_state(previous).values["history"]
         written = out if processes.is_first else None
         shown = progress and processes.is_first
@@ -158,7 +161,7 @@ def fit(
         scores = None
         interrupted = False
         stuck = is_stuck(log.records, config)
-        clock = time.monotonic()
+        clock, counted = time.monotonic(), state.step
         model.train().zero_grad(set_to_none=True)
         remaining = parts(train, config, state.step, device, processes, sizes)
         for part in () if stuck else remaining:
@@ -176,9 +179,10 @@ def fit(
             if due(config.log_every):
                 check_finite(state, config)
                 now = time.monotonic()
-                log.write(record_of(state, config, processes, now - clock))
+                rate = (state.step - counted) / max(now - clock, 1e-9)
+                log.write(record_of(state, config, processes, rate))
                 display.show(log.records[-1])
-                clock = now
+                clock, counted = now, state.step
             if validation is not None and due(config.eval_every):
                 check_finite(state, config)
                 with state.averaging.applied():
@@ -223,6 +227,8 @@ def _check(
 ) -> None:
     if not len(train):
         raise InputError("there are no examples to train on; give at least one")
+    if validation is not None and not len(validation):
+        raise InputError("there are no examples to validate on; give at least one, or none at all")
     if resume and out is None:
         raise InputError("resume needs the run folder; give it as out")
     if config.patience and validation is None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
 from cst_operator._batches import epoch_batches, fingerprint, numbers_of_points, parts, seed_of
 from cst_operator._seeds import mix
+from cst_operator.errors import InputError
 from cst_operator.fields import Example, PointField, Trajectory
 from cst_operator.processes import Processes
 from cst_operator.tasks import PointUpsampling, TaskDataset
@@ -160,3 +162,18 @@ def test_a_fingerprint_shows_every_change_of_points_samples_and_names() -> None:
 def test_buckets_change_the_training() -> None:
     runs = [train(config=replace(CONFIG, bucket=b), loss=MeanSquare()) for b in (0, 3)]
     assert not same(weights(runs[0]), weights(runs[1]))
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("a.h5 is damaged; restore it"), OSError("a.h5: gone")]
+)
+def test_an_error_of_a_worker_is_told_without_its_traceback(error: Exception) -> None:
+    class Torn(Samples):
+        def __getitem__(self, index: int) -> Example:
+            if get_worker_info() is not None:
+                raise error
+            return super().__getitem__(index)
+
+    with pytest.raises(type(error)) as caught:
+        train(train=Torn(), config=replace(CONFIG, num_workers=1))
+    assert str(caught.value) == str(error)

@@ -1,9 +1,11 @@
 """An exported model answers as the model does, for any numbers of points."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
+from cst_operator.checkpoint import TrainingState
 from cst_operator.cli import main
 from cst_operator.errors import CheckpointError, ConfigError
 from cst_operator.export import PACKAGE_FILE, PROGRAM_FILE, export, trace
@@ -125,6 +128,36 @@ def test_the_card_of_a_run_says_how_it_was_trained(tmp_path: Path) -> None:
     error = run.history[-1]["validation"]["relative_l2"]
     assert f"after step 12: relative_l2 {error:.4g}" in card
     assert "| batch_size | 3 |" in card
+
+
+def test_an_export_that_fills_the_disk_leaves_nothing(saved: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(file.stat().st_size for file in saved.iterdir())
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))  # too little for the program
+        with pytest.raises(OSError, match="File too large"):
+            export(saved, tmp_path / "exported")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "steps", "step", "error"),
+    [(2, 12, 4, 0.3), (0, 12, 8, 0.4), (3, 12, 8, 0.4), (3, 8, 4, 0.3)],
+    ids=["stopped early", "no early stopping", "under way", "ended"],
+)
+def test_the_error_on_a_card_is_that_of_its_weights(
+    patience: int, steps: int, step: int, error: float, tmp_path: Path
+) -> None:
+    train(tmp_path / "run")
+    found = checkpoint.read(tmp_path / "run")
+    errors = {2: 0.5, 4: 0.3, 6: 0.3, 8: 0.4}
+    history = [{"step": k, "validation": {"relative_l2": e}} for k, e in errors.items()]
+    identity = {"patience": patience, "steps": steps}
+    state = TrainingState(values={"step": 8, "identity": identity, "history": history})
+    card = model_card(replace(found, training=state))
+    assert f"after step {step}: relative_l2 {error}" in card
 
 
 def test_cst_export_writes_the_folder(

@@ -134,17 +134,18 @@ def test_cst_train_that_diverges_fails_and_leaves_finite_weights(
         assert all(bool(torch.isfinite(p).all()) for p in checkpoint.load(folder).parameters())
 
 
-# --- row 20: SIGTERM ------------------------------------------------------------------------------
+# --- row 20: SIGTERM, and Ctrl-C -----------------------------------------------------------------
 
 
-def test_sigterm_saves_exits_143_and_the_run_goes_on_bit_for_bit(
-    data: Path, tmp_path: Path
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(
+    number: signal.Signals, status: int, data: Path, tmp_path: Path
 ) -> None:
     arguments = cst_train(data, tmp_path / "run", "--fit.steps", "40")
     with started(sys.executable, "-m", "cst_operator", *arguments) as process:
         wait_for(tmp_path / "run" / "log.jsonl", process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
     ((step, _),) = checkpoint.steps(tmp_path / "run")
     assert 1 <= step < 40
     assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0

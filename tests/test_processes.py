@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from cst_operator import checkpoint
-from cst_operator.processes import Processes, connect
+from cst_operator.errors import ConfigError
+from cst_operator.processes import Processes, choose_device, connect
 from tests.training_samples import CONFIG, Balanced, Doubles, Exact, MeanSquare, plain_net, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +56,15 @@ def alike(found: list[list[float]], wanted: list[list[float]]) -> None:
         assert a == pytest.approx(b, rel=0, abs=1e-11)
 
 
+def alike_logged(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert a["step"] == b["step"]
+        for key in ("loss", "gradient_norm", "validation"):
+            assert (key in a) == (key in b)
+            if key in a:
+                assert a[key] == pytest.approx(b[key], rel=1e-9)  # the same rounding
+
+
 def alone(loss: Any, noise: float, out: Path | None = None, **changes: Any) -> Any:
     run = train(
         out,
@@ -75,12 +85,7 @@ def test_two_processes_equal_one_with_the_same_total_batch(reports: list[dict[st
     run, wanted = alone(Exact(), 0.0)
     for report in reports:
         alike(report["exact"], wanted)
-        for a, b in zip(report["exact history"], run.history, strict=True):
-            assert a["step"] == b["step"]
-            for key in ("loss", "gradient_norm", "validation"):
-                assert (key in a) == (key in b)
-                if key in a:
-                    assert a[key] == pytest.approx(b[key], rel=1e-9)  # the same rounding
+        alike_logged(report["exact history"], run.history)
 
 
 def test_what_is_drawn_is_that_of_one_process_with_as_many_parts(
@@ -111,8 +116,9 @@ def test_a_stop_in_one_process_stops_both_and_resume_is_exact(
     reports: list[dict[str, Any]],
 ) -> None:
     for report in reports:
-        assert report["stopped"] == [True, 5]
+        assert report["stopped"] == [True, 3]
         assert report["resumed"] == report["drawing"]
+        alike_logged(report["resumed history"], report["drawing history"])
 
 
 def test_an_error_of_the_first_is_an_error_of_all(reports: list[dict[str, Any]]) -> None:
@@ -133,6 +139,26 @@ def test_one_process_is_no_group() -> None:
     assert processes.any(True) and not processes.any(False)
     assert processes.gather(3) == [3]
     assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_gpus_are_refused_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def set_device(number: int) -> None:
+        assert number < 1, "CUDA error: invalid device ordinal"  # as torch says it
+
+    for name, value in (("RANK", 1), ("LOCAL_RANK", 1), ("WORLD_SIZE", 2), ("MASTER_ADDR", "a")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    for name, value in (("init_process_group", None), ("get_rank", 1), ("get_world_size", 2)):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    assert connect() == Processes(1, 2)
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="process 1 of this machine has no GPU.*there are 1;"):
+        choose_device("auto")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cst_operator import checkpoint
+from cst_operator._progress import Display
 from cst_operator.cst_config import CSTConfig
 from cst_operator.errors import CheckpointError, ConfigError, InputError, TrainingError
 from cst_operator.fields import Example, PointField
@@ -467,6 +468,28 @@ def test_sigterm_stops_after_the_step_and_saves(tmp_path: Path, straight: Run) -
     assert same(weights(train(tmp_path / "run", resume=True)), weights(straight))
 
 
+def test_a_second_interruption_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signal(signal.SIGINT) as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        assert "Ctrl-C again" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the shell does in the background
+    try:
+        with stop_on_signal(signal.SIGINT) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_progress_is_plain_lines_off_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -478,6 +501,16 @@ def test_progress_is_plain_lines_off_a_terminal(capfd: pytest.CaptureFixture[str
     assert lines[0].startswith("step 4/12  validation relative_l2 0.")
     assert lines[1].startswith("step 5/12  loss 0.") and "steps/s" in lines[1]
     assert lines[1].endswith("left") and "\x1b" not in error
+
+
+def test_progress_is_plain_lines_where_no_line_can_be_redrawn(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("TERM", "dumb")  # of an editor, say
+    with Display(3) as display:
+        display.show({"step": 1, "loss": 0.5, "steps_per_second": 2.0})
+    assert capfd.readouterr().err == "step 1/3  loss 0.5  2 steps/s  0:00:01 left\n"
 
 
 # --- parts of a step, early stopping, float16 ----------------------------------------------------

@@ -44,13 +44,14 @@ def main(folder: Path) -> None:
         report[f"{name} history"] = run.history
     # Stopped by one process alone, then resumed.
     arguments = {"train": Doubles(), "validation": Doubles(5), "loss": MeanSquare()}
-    stop = stop_after(5 if processes.rank == 1 else 99)
+    stop = stop_after(3 if processes.rank == 1 else 99)  # between two records of the log
     model = plain_net(0.1)
     stopped = train(folder / "resumed", model=model, config=config, stop=stop, **arguments)
     report["stopped"] = [stopped.interrupted, stopped.step]
     model = plain_net(0.1)
     run = train(folder / "resumed", model=model, config=config, resume=True, **arguments)
     report["resumed"] = [p.flatten().tolist() for p in run.model.parameters()]
+    report["resumed history"] = run.history
     try:
         train(folder / "typo", model=plain_net(), config=config, resume=True, **arguments)
     except InputError as error:

@@ -1,14 +1,16 @@
 """The command ``cst``: one module a command, loaded when it is called.
 
 What the user handed over and cannot be used is one line on standard error and exit status 2; a
-solver or a training that fails exits with 1, an interruption with 130. ``CST_DEBUG=1`` shows
-tracebacks.
+solver or a training that fails, or a lack of memory, exits with 1, an interruption with 130.
+``CST_DEBUG=1`` shows tracebacks.
 """
 
 import difflib
+import errno
 import importlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,6 +43,15 @@ COMMANDS = {
 """Module, class and one-line summary of every command."""
 
 _PROBLEM, _FAILURE, _INTERRUPTED = 2, 1, 130
+_SMALLER = {
+    "train": "lower --fit.batch-size or raise --fit.accumulate; docs/training.rst has more under "
+    "Fitting the memory",
+    "evaluate": "lower --batch-size, or take --device cpu",
+    "compare": "lower --batch-size, or take --device cpu",
+    "predict": "take --device cpu, or fewer points or times at once",
+    "upsample": "take --device cpu, or fewer points or times at once",
+}
+_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +88,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         failed = isinstance(error, (SolverError, TrainingError))
         return _say(_words(error), _FAILURE if failed else _PROBLEM)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("CST_DEBUG") or not _is_lack_of_memory(error):
+            raise
+        advice = _SMALLER.get(name, "take a machine with more memory, or a smaller problem")
+        wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        amount = f" for {wanted[1]} more" if wanted else ""
+        return _say(f"there is no memory left{amount}; {advice}", _FAILURE)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether numpy, a GPU or torch on a CPU had no more memory."""
+    kinds = ("MemoryError", "OutOfMemoryError")  # torch's by its name: it need not be loaded
+    named = any(kind.__name__ in kinds for kind in type(error).__mro__)
+    return named or "can't allocate memory" in str(error)
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -147,7 +172,12 @@ def _version() -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; check the path and its permissions"
+        remedy = (
+            "free some space or choose another place"
+            if error.errno in _ROOM
+            else "check the path and its permissions"
+        )
+        return f"{where}{error.strerror}; {remedy}"
     return str(error) or type(error).__name__
 
 

@@ -1,5 +1,6 @@
 """What several commands need: the console, data sets, runs with their task, pictures."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from torch import nn
 
 from cst_operator import checkpoint
@@ -34,6 +36,7 @@ __all__ = [
     "open_model",
     "open_set",
     "picture_fields",
+    "quoted",
     "reading",
     "resolve_task",
     "select_source",
@@ -45,6 +48,11 @@ __all__ = [
 def console(*, quiet: bool = False) -> Console:
     """Where results go; made anew because the standard output may have changed."""
     return Console(highlight=False, quiet=quiet)
+
+
+def quoted(path: str | Path) -> str:
+    """A path as the shell wants it in a command that is shown, for rich's print."""
+    return escape(shlex.quote(str(path)))
 
 
 def warn(text: str) -> None:
@@ -173,22 +181,23 @@ def open_model(path: str | Path, placement: Placement = Placement()) -> TrainedM
     file = next(
         (f / EXPERIMENT_FILE for f in (path, path.parent) if (f / EXPERIMENT_FILE).is_file()), None
     )
-    inputs, outputs = tuple(config.in_names), tuple(config.out_names)
+    inputs, outputs = (tuple(getattr(config, key, ())) for key in ("in_names", "out_names"))
     if not inputs or not outputs:
         raise ConfigError(
-            f"the model in {path} does not name its channels; "
-            "train it with in_names and out_names in its configuration"
+            f"the {type(model).__name__} in {path} does not name its channels; train one whose "
+            "configuration has in_names and out_names, or use it from Python"
         )
+    transient = bool(getattr(config, "transient", False))
     saved = TaskConfig() if file is None else load_config(file).task
     kind: Kind = saved.kind
     if kind == "auto":
-        kind = "forecast" if config.transient else "upsampling" if inputs == outputs else "steady"
+        kind = "forecast" if transient else "upsampling" if inputs == outputs else "steady"
     boundary = kind == "steady" and inputs[-1] == BOUNDARY
     task = replace(saved, kind=kind, inputs=(), outputs=outputs, boundary=boundary).at_all_points()
     implied = task.source_channels
     task = replace(task, inputs=tuple(name for name in inputs if name not in implied))
     name = path.resolve().name
-    return TrainedModel(name, model, task, bool(config.transient), file)
+    return TrainedModel(name, model, task, transient, file)
 
 
 def num_held_out(wanted: int, available: int) -> int:

@@ -122,7 +122,7 @@ class Compare:
             subtitle=f"{', '.join(asked)}; {', '.join(task.source_channels)} to "
             f"{', '.join(task.outputs)}",
         )
-        out.print(f"report: {escape(str(report))}")
+        out.print(f"report: {escape(str(report))}", soft_wrap=True)
         return 0
 
 

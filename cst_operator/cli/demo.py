@@ -20,6 +20,7 @@ from cst_operator.cli._shared import (
     SinglePrecision,
     console,
     examples_of,
+    quoted,
     reading,
     warn,
 )
@@ -108,9 +109,8 @@ class Demo:
         }.items():
             out.print(f"{words:32}{escape(str(place))}", soft_wrap=True)
         out.print(
-            f"\nnext: cst inspect {escape(str(self.out / 'coarse.vtu'))}, or cst predict "
-            f"{escape(str(self.out / 'cst'))} --mesh {escape(str(self.out / 'coarse.vtu'))} "
-            "--out answer.vtu",
+            f"\nnext: cst inspect {quoted(self.out / 'coarse.vtu')}, or cst predict "
+            f"{quoted(self.out / 'cst')} --mesh {quoted(self.out / 'coarse.vtu')} --out answer.vtu",
             soft_wrap=True,
         )
         return 0
@@ -163,9 +163,6 @@ class Demo:
             config = _fit_config(folder, model, train, loss, wanted, seconds)
             known = bool(checkpoint.steps(folder))
             if not known:
-                folder.mkdir(parents=True, exist_ok=True)
-                # A stopped run that saved nothing begins anew.
-                (folder / "log.jsonl").unlink(missing_ok=True)
                 experiment = ExperimentConfig(
                     data=str(self.out / "data" / "train"),
                     validation=held_out,
@@ -178,7 +175,8 @@ class Demo:
             out.print(
                 f"{name}: {num_parameters(model):,} weights, "
                 f"{config.steps} steps of {config.batch_size} samples"
-                + (f", going on in {escape(str(folder))}" if known else "")
+                + (f", going on in {escape(str(folder))}" if known else ""),
+                soft_wrap=True,
             )
             # Should the machine get busier than when it was timed, ten minutes stay ten minutes.
             deadline = time.monotonic() + _PATIENCE * seconds

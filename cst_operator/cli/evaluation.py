@@ -71,5 +71,5 @@ class Evaluate:
                 "relative_l2": dict(zip(task.outputs, rollouts.errors.T.tolist(), strict=True)),
             }
         write_atomically(path, json.dumps(content, indent=1) + "\n")
-        out.print(f"scores in {escape(str(path))}")
+        out.print(f"scores in {escape(str(path))}", soft_wrap=True)
         return 0

@@ -37,6 +37,7 @@ class Export:
         export(self.run_folder, self.out, package=self.package)
         files = [PROGRAM_FILE, *([PACKAGE_FILE] if self.package else [])]
         console().print(
-            f"the model, its card and {', '.join(files)} are in {escape(str(self.out))}"
+            f"the model, its card and {', '.join(files)} are in {escape(str(self.out))}",
+            soft_wrap=True,
         )
         return 0

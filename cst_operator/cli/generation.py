@@ -73,6 +73,7 @@ class Generate:
             warn(f"{len(failures)} samples could not be solved: {failures[0]['reason']}")
         console().print(
             f"{len(data)} solutions of {self.system} in {escape(str(self.out))}, "
-            f"{data.manifest['rejection_rate']:.1%} of the draws rejected"
+            f"{data.manifest['rejection_rate']:.1%} of the draws rejected",
+            soft_wrap=True,
         )
         return 0

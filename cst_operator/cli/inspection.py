@@ -68,6 +68,9 @@ class Inspect:
             return self._mesh()
         if self.repair is not None:
             raise InputError(f"{self.path} is no file of one mesh; only such a file is repaired")
+        if (self.path / "config.json").is_file() or checkpoint.steps(self.path):
+            _show_run(self.path)
+            return 0
         kind = stored_kind(self.path) if self.path.is_file() else ""
         if kind == "trajectory":
             return self._trajectories([read_trajectory(self.path)])
@@ -79,9 +82,6 @@ class Inspect:
             return self._trajectories([read_series(self.path)])
         if self.path.is_file():
             return self._trajectories(read_file(self.path))
-        if (self.path / "config.json").is_file() or checkpoint.steps(self.path):
-            _show_run(self.path)
-            return 0
         raise InputError(
             f"{self.path} is no data set, run or checkpoint; "
             "name a folder that cst generate or cst train wrote, or a mesh file"
@@ -181,7 +181,8 @@ def _show_repair(path: Path, done: MeshRepair) -> None:
     out.print(table)
     if done.volume:
         out.print(f"volume of the degenerate cells: {done.volume:.3g}")
-    out.print(f"repaired as {escape(str(path))}" if done.changed else "there was nothing to repair")
+    words = f"repaired as {escape(str(path))}" if done.changed else "there was nothing to repair"
+    out.print(words, soft_wrap=True)
 
 
 def _ranges(channels: Sequence[ChannelRange]) -> Table:

@@ -258,5 +258,6 @@ def _write(out: Path, course: Trajectory) -> None:
 
 def _report(trained: TrainedModel, num_points: int, out: Path) -> int:
     outputs = ", ".join(trained.task.outputs)
-    console().print(f"{outputs} at {num_points:,} points in {escape(str(out))}")
+    words = f"{outputs} at {num_points:,} points in {escape(str(out))}"
+    console().print(words, soft_wrap=True)
     return 0

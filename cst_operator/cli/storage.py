@@ -68,5 +68,6 @@ class Pack:
             raise InputError(f"{self.out} is a folder; name the file to write")
         data = pack(self.path, self.out)
         size = self.out.stat().st_size / 2**20
-        console().print(f"{len(data)} trajectories in {escape(str(self.out))}, {size:.1f} MiB")
+        words = f"{len(data)} trajectories in {escape(str(self.out))}, {size:.1f} MiB"
+        console().print(words, soft_wrap=True)
         return 0

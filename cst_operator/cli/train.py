@@ -1,6 +1,7 @@
 """``cst train``: train a model on a data set."""
 
 import dataclasses
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cst_operator.cli._shared import (
     examples_to_train,
     num_held_out,
     open_set,
+    quoted,
     resolve_task,
 )
 from cst_operator.config import EXPERIMENT_FILE, ExperimentConfig, load_config, write_config
@@ -31,7 +33,7 @@ from cst_operator.training import fit
 
 __all__ = ["Train"]
 
-_STOPPED = 143
+_TERMINATED, _INTERRUPTED = 143, 130
 _WRITERS: dict[str, Callable[[Path], LogWriter]] = {
     "csv": lambda out: CsvWriter(out / "log.csv"),
     "tensorboard": lambda out: TensorBoardWriter(out / "tensorboard"),
@@ -58,7 +60,8 @@ class Train(ExperimentConfig):
     config: Path | None = None
     """TOML file with any of the settings below, e.g. [fit] lr = 3e-4."""
     resume: bool = False
-    """Go on from the newest checkpoint in the run folder, with its settings."""
+    """Go on from the newest checkpoint in the run folder, with its settings; of those, flags may
+    change what changes no weight, e.g. --fit.save-every."""
 
     @classmethod
     def defaults(cls, arguments: Sequence[str]) -> "Train":
@@ -108,10 +111,9 @@ class Train(ExperimentConfig):
             folder = locked(self.out, resume=self.resume)
             processes.on_first(lambda: stack.enter_context(folder))
             if processes.is_first and not self.resume:
-                # All that a training leaves which stopped before its first checkpoint.
-                (self.out / "log.jsonl").unlink(missing_ok=True)
                 write_config(self.out / EXPERIMENT_FILE, resolved)
-            stop = stack.enter_context(stop_on_signal())
+            terminated = stack.enter_context(stop_on_signal())
+            interrupted = stack.enter_context(stop_on_signal(signal.SIGINT))
             run = fit(
                 model,
                 *examples,
@@ -119,13 +121,16 @@ class Train(ExperimentConfig):
                 config=self.fit,
                 out=self.out,
                 resume=self.resume,
-                stop=stop,
+                stop=lambda: terminated() or interrupted(),
                 writers=[_WRITERS[name](self.out) for name in self.writers],
             )
-        where = escape(str(self.out))
+        where = quoted(self.out)
         if run.interrupted:
-            out.print(f"stopped after step {run.step}; go on: cst train --out {where} --resume")
-            return _STOPPED
+            out.print(
+                f"stopped after step {run.step}; go on: cst train --out {where} --resume",
+                soft_wrap=True,
+            )
+            return _INTERRUPTED if interrupted() else _TERMINATED
         if run.stopped_early and run.best is not None:
             out.print(
                 f"stopped early after step {run.step}; the weights are those of step "
@@ -133,7 +138,10 @@ class Train(ExperimentConfig):
             )
         if run.scores is not None:
             out.print(run.scores.table("validation"))
-        out.print(f"the run is in {where}; next: cst evaluate {where} --data FOLDER")
+        out.print(
+            f"the run is in {escape(str(self.out))}; next: cst evaluate {where} --data FOLDER",
+            soft_wrap=True,
+        )
         return 0
 
 

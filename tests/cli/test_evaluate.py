@@ -10,6 +10,7 @@ import torch
 from cst_operator import checkpoint
 from cst_operator.mesh_files import read_mesh
 from tests.cli_samples import ok, refused, scores
+from tests.training_samples import Net, NetConfig
 
 
 def test_evaluate_writes_scores(work: Path, tmp_path: Path) -> None:
@@ -77,3 +78,18 @@ def test_a_truncated_checkpoint_is_refused(
     weights.write_bytes(weights.read_bytes()[:100])
     line = refused(capsys, "evaluate", tmp_path / "broken", "--data", work / "data")
     assert "model.safetensors" in line
+
+
+def test_a_data_set_is_no_run(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "evaluate", work / "data", "--data", work / "data")
+    assert "holds no checkpoint; expected config.json" in line
+
+
+def test_a_model_without_names_of_channels_is_refused(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(Net(NetConfig()), tmp_path / "net")
+    line = refused(capsys, "evaluate", tmp_path / "net", "--data", work / "data")
+    assert "the Net in " in line and "in_names and out_names" in line

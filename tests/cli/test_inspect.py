@@ -26,7 +26,12 @@ _REFUSED = {
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("case.vtu", "quality"), ("data", "static channels"), ("run", "parameters")],
+    [
+        ("case.vtu", "quality"),
+        ("data", "static channels"),
+        ("run", "parameters"),
+        ("run/step-00000004", "parameters"),
+    ],
 )
 def test_inspect_tells_files_sets_and_runs_apart(
     what: str, words: str, work: Path, capsys: pytest.CaptureFixture[str]

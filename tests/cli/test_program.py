@@ -1,5 +1,6 @@
 """Help, the state of the installation, bad arguments, and how a command may end."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,60 @@ def test_failures_and_interruptions_have_their_own_status(
     monkeypatch.setattr(cli, "_run", fail)
     assert main(["doctor"]) == status
     assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("error", "amount"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 "),
+            "3.00 GiB",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate "
+                "memory: you tried to allocate 40000000000 bytes. Error code 12"
+            ),
+            "40000000000 bytes",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_a_lack_of_memory_is_one_line_with_a_remedy(
+    error: Exception,
+    amount: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(name: str, arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert main(["train"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: there is no memory left") and amount in line
+    assert "--fit.batch-size" in line
+
+
+def test_an_error_of_ours_is_not_taken_for_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str, arguments: list[str]) -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        main(["train"])
+
+
+def test_a_full_disk_asks_for_space(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str, arguments: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "scores.json")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert "scores.json: No space left on device; free some space" in refused(capsys, "doctor")
 
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

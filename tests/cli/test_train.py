@@ -46,8 +46,8 @@ def test_a_stopped_training_goes_on(
     from cst_operator.cli import train
 
     @contextmanager
-    def at_once() -> Any:
-        yield lambda: True
+    def at_once(*signals: Any) -> Any:
+        yield lambda: not signals
 
     file = work / "run" / EXPERIMENT_FILE
     with monkeypatch.context() as patch:
@@ -56,6 +56,21 @@ def test_a_stopped_training_goes_on(
         assert status == 143  # 128 + SIGTERM
     ok("train", "--out", tmp_path / "run", "--resume")
     assert [step for step, _ in checkpoint.steps(tmp_path / "run")][-1] == 4
+
+
+def test_the_next_command_can_be_copied_from_a_narrow_terminal(
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = tmp_path / "my runs"
+    ok("train", "--config", work / "run" / EXPERIMENT_FILE, "--out", out)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"the run is in {out}; next: cst evaluate '{out}' --data FOLDER"
+    ok("evaluate", out, "--data", work / "data")
+    assert capsys.readouterr().out.splitlines()[-1] == f"scores in {out / 'evaluation_data.json'}"
 
 
 def test_a_task_is_read_back_from_its_run(steps: Path, masked: Path) -> None:
