@@ -52,7 +52,8 @@ def map_unordered(
             raise SolverError(
                 f"workers died twice and made none of the {len(left)} missing samples "
                 f"(the first is {left[0]}), perhaps for lack of memory or time; call again with "
-                "fewer workers, or more for each, to continue"
+                "fewer workers, or more for each, to continue (a script that takes several workers "
+                "must call this under if __name__ == '__main__':)"
             )
         waiting = left
 

@@ -6,6 +6,7 @@ tracebacks.
 """
 
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -147,7 +148,9 @@ def _version() -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; check the path and its permissions"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room, or write elsewhere" if full else "check the path and its permissions"
+        return f"{where}{error.strerror}; {remedy}"
     return str(error) or type(error).__name__
 
 
