@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from cst_operator import _mesh_reader
-from cst_operator._cells import cell_dim
+from cst_operator._cells import cell_dim, same_vertices
 from cst_operator._labels import split_labels
+from cst_operator._mesh_defects import repeated
 from cst_operator.errors import MeshError
 from cst_operator.fields import PointField
 from cst_operator.quadrature import cell_weights, node_weights
 
-__all__ = ["REMEDY", "read_foreign", "same_mesh", "to_field"]
+__all__ = ["REMEDY", "cell_fields", "read_foreign", "same_mesh", "spatial_vectors", "to_field"]
 
 REMEDY = "check the file with the program that wrote it, or convert it to .vtu"
 # Bookkeeping of file formats, which is not a field.
 _POINT_TAGS = {"gmsh:dim_tags", "point_tags", "medit:ref", "avsucd:ref"}
+_VTK_TAGS = {"vtkGhostType", "vtkOriginalPointIds", "vtkOriginalCellIds"}
 # Where formats keep the number of a boundary, the first that is present counts.
 _MARKERS = ("gmsh:physical", "cell_tags", "medit:ref", "su2:tag", "gmsh:geometrical")
 # Second-order cells as linear ones through all of their nodes.
@@ -56,7 +58,7 @@ def read_foreign(
         out = Path(folder) / "mesh.npz"
         # -P keeps this folder off the child's path, where our module names would shadow others.
         command = [sys.executable, "-P", _mesh_reader.__file__, str(out), str(memory), mode]
-        command += [str(file.resolve()) for file in files]
+        command += [str(file.absolute()) for file in files]  # a link's target may have no suffix
         try:
             done = subprocess.run(
                 command,
@@ -77,15 +79,16 @@ def read_foreign(
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines and done.returncode == 3 else "the reader crashed"
             raise MeshError(f"cannot be read: {reason}; {REMEDY}")
-        with np.load(out, allow_pickle=False) as arrays:
-            frames: list[dict[str, Any]] = json.loads(str(arrays["index"]))
-            for raw in frames:
-                raw["points"] = arrays[str(raw["points"])]
-                raw["cells"] = [(kind, arrays[str(i)]) for kind, i in raw["cells"]]
-                raw["point_data"] = {k: arrays[str(i)] for k, i in raw["point_data"].items()}
-                raw["cell_data"] = {
-                    k: [arrays[str(i)] for i in parts] for k, parts in raw["cell_data"].items()
-                }
+        with np.load(out, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    frames: list[dict[str, Any]] = json.loads(str(arrays["index"]))
+    for raw in frames:
+        raw["points"] = arrays[raw["points"]]
+        raw["cells"] = [(kind, arrays[key]) for kind, key in raw["cells"]]
+        raw["point_data"] = {name: arrays[key] for name, key in raw["point_data"].items()}
+        raw["cell_data"] = {
+            name: [arrays[key] for key in parts] for name, parts in raw["cell_data"].items()
+        }
     return frames
 
 
@@ -100,12 +103,45 @@ def same_mesh(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     )
 
 
+def cell_fields(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the cell data, which are read only if they are named, without formats' own tags."""
+    tags = {*_MARKERS, *_VTK_TAGS}
+    return tuple(name for name in raw["cell_data"] if name not in tags and ":" not in name)
+
+
+def spatial_vectors(raws: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Names of vectors whose third component is not zero in every frame."""
+    return {
+        name
+        for raw in raws
+        for name, array in [
+            *raw["point_data"].items(),
+            *((name, part) for name, parts in raw["cell_data"].items() for part in parts),
+        ]
+        if array.ndim == 2 and array.shape[1] == 3 and array[:, 2].any()
+    }
+
+
 def to_field(
-    raw: Mapping[str, Any], fields: Sequence[str] | None, dtype: torch.dtype, weights: bool
+    raw: Mapping[str, Any],
+    fields: Sequence[str] | None,
+    dtype: torch.dtype,
+    weights: bool,
+    spatial: Collection[str] = (),
 ) -> PointField:
+    """A field of what meshio read.
+
+    Args:
+        raw: the mesh.
+        fields: as in :func:`~cst_operator.mesh_files.read_mesh`.
+        dtype: of coordinates and channels.
+        weights: whether to make weights.
+        spatial: vectors that keep a third component even if it is zero, as other frames need it.
+    """
     labels = split_labels(raw["point_data"])
     raw = {**raw, "point_data": {labels[k][0]: a for k, a in raw["point_data"].items()}}
     fields = None if fields is None else [labels.get(name, (name, ""))[0] for name in fields]
+    spatial = {labels.get(name, (name, ""))[0] for name in spatial}
     points = raw["points"]
     if points.ndim != 2 or not len(points) or points.shape[1] not in (1, 2, 3):
         raise MeshError(f"it has points of shape {points.shape}, expected [N, 1..3]; {REMEDY}")
@@ -123,11 +159,11 @@ def to_field(
     if facets and name:
         tags = _joined([(k, a) for (k, _), a in zip(blocks, data[name], strict=True)], top - 1)
         markers = {kind: tag.reshape(len(tag), -1)[:, 0].long() for kind, tag in tags.items()}
-    channels = _channels(raw, fields, pos, cells, blocks, data, top)
+    channels = _channels(raw, fields, pos, cells, blocks, data, top, spatial)
     units = {
         channel: unit
         for name, unit in labels.values()
-        for channel in _components(name, raw["point_data"][name], pos.shape[1])
+        for channel in _components(name, raw["point_data"][name], pos.shape[1], spatial)
     }
     u = np.column_stack(list(channels.values())) if channels else np.empty((len(points), 0))
     if cells:
@@ -140,7 +176,10 @@ def to_field(
         kept = {kind: (index >= 0).all(dim=1) for kind, index in facets.items()}
         facets = {kind: index[kept[kind]] for kind, index in facets.items()}
         markers = {kind: mark[kept[kind]] for kind, mark in markers.items()}
-    field_weights = node_weights(pos, cells).to(dtype) if cells and weights else None
+    field_weights = None
+    if cells and weights:
+        field_weights = node_weights(pos, cells).to(dtype)
+        _refuse_repeated(cells)
     return PointField(
         pos=pos.to(dtype),
         u=torch.from_numpy(np.asarray(u, dtype=np.float64)).to(dtype),
@@ -151,6 +190,18 @@ def to_field(
         facets=facets,
         facet_markers=markers,
     )
+
+
+def _refuse_repeated(cells: Mapping[str, Tensor]) -> None:
+    for kind, index in cells.items():
+        again = repeated(same_vertices(index)).nonzero().flatten()
+        if len(again):
+            first = int(again[0])
+            raise MeshError(
+                f"{len(again)} cells of type {kind} have the points of an earlier one, so that "
+                f"integrals would count them twice; the first is number {first} with points "
+                f"{index[first].tolist()}; cst inspect --repair or repair_mesh drops them"
+            )
 
 
 def _linear_blocks(
@@ -214,15 +265,16 @@ def _channels(
     blocks: list[tuple[str, np.ndarray]],
     cell_data: Mapping[str, list[np.ndarray]],
     top: int,
+    spatial: Collection[str],
 ) -> dict[str, np.ndarray]:
     """Columns by channel name, each [N]."""
     dim = pos.shape[1]
-    columns = {name: _components(name, a, dim) for name, a in raw["point_data"].items()}
+    columns = {name: _components(name, a, dim, spatial) for name, a in raw["point_data"].items()}
     for name, array in raw["point_data"].items():
         if len(array) != len(pos):
             raise MeshError(f"field {name!r} has {len(array)} rows for {len(pos)} points; {REMEDY}")
     if fields is None:
-        fields = [name for name in columns if name not in _POINT_TAGS]
+        fields = [name for name in columns if name not in _POINT_TAGS | _VTK_TAGS]
     single = {key: a for parts in columns.values() for key, a in parts.items()}
     chosen: dict[str, np.ndarray] = {}
     for name in fields:
@@ -237,7 +289,7 @@ def _channels(
                 if cell_dim(kind) == top:
                     by_kind.setdefault(kind, []).append(part.reshape(len(part), -1))
             at_cells = {kind: np.concatenate(parts) for kind, parts in by_kind.items()}
-            found = _components(name, _to_vertices(pos, cells, at_cells), dim)
+            found = _components(name, _to_vertices(pos, cells, at_cells), dim, spatial)
         else:
             there = ", ".join(columns) or "none"
             raise MeshError(
@@ -251,12 +303,14 @@ def _channels(
     return chosen
 
 
-def _components(name: str, array: np.ndarray, dim: int) -> dict[str, np.ndarray]:
+def _components(
+    name: str, array: np.ndarray, dim: int, spatial: Collection[str]
+) -> dict[str, np.ndarray]:
     flat = array.reshape(len(array), -1)
     size = flat.shape[1]
     if size == 1:
         return {name: flat[:, 0]}
-    if size == 3 and dim < 3 and not flat[:, 2].any():
+    if size == 3 and dim < 3 and name not in spatial and not flat[:, 2].any():
         size = 2
     endings = "xyz"[:size] if size in (2, 3) else range(size)
     return {f"{name}_{ending}": flat[:, i] for i, ending in enumerate(endings)}

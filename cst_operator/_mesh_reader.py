@@ -5,6 +5,7 @@ fast, and writes plain arrays and their names to OUT (.npz). What goes wrong, ``
 included, becomes one line on standard error and exit status 3.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -29,8 +30,11 @@ def _limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
-def _frame(arrays: list[np.ndarray], **parts: Any) -> dict[str, Any]:
-    """A description of one mesh in which every array is replaced by its number."""
+def _frame(arrays: dict[str, np.ndarray], **parts: Any) -> dict[str, Any]:
+    """A description of one mesh in which every array is replaced by its digest.
+
+    So arrays that all frames of a series share, its mesh above all, are kept once.
+    """
 
     def keep(value: Any) -> Any:
         if isinstance(value, dict):
@@ -40,8 +44,11 @@ def _frame(arrays: list[np.ndarray], **parts: Any) -> dict[str, Any]:
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "iufb":
                 raise ValueError(f"an array holds {value.dtype}, not numbers")
-            arrays.append(value.astype(float if value.dtype.kind == "f" else np.int64))
-            return len(arrays) - 1
+            array = value.astype(float if value.dtype.kind == "f" else np.int64, order="C")
+            content = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+            content.update(array.data)
+            arrays.setdefault(content.hexdigest(), array)
+            return content.hexdigest()
         return value
 
     return {name: keep(value) for name, value in parts.items()}
@@ -55,7 +62,15 @@ def _numeric(point_data: dict[str, Any]) -> dict[str, np.ndarray]:
     return {k: v for k, v in point_data.items() if np.asarray(v).dtype.kind in "iufb"}
 
 
-def _read(mode: str, files: list[str], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+def _on_cells(cell_data: dict[str, Any]) -> dict[str, list[np.ndarray]]:
+    return {
+        name: [np.asarray(part) for part in parts]
+        for name, parts in cell_data.items()
+        if all(np.asarray(part).dtype.kind in "iufb" for part in parts)
+    }
+
+
+def _read(mode: str, files: list[str], arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     import meshio
 
     if mode == "xdmf":
@@ -63,14 +78,17 @@ def _read(mode: str, files: list[str], arrays: list[np.ndarray]) -> list[dict[st
         with meshio.xdmf.TimeSeriesReader(files[0]) as reader:
             points, cells = reader.read_points_cells()
             for step in range(reader.num_steps):
-                time, point_data, _ = reader.read_data(step)
+                if any(part.tag == "Geometry" for part in reader.collection[step]):
+                    reader.mesh_grid = reader.collection[step]
+                    points, cells = reader.read_points_cells()
+                time, point_data, cell_data = reader.read_data(step)
                 frames.append(
                     _frame(
                         arrays,
                         points=points,
                         cells=_blocks(cells),
                         point_data=_numeric(point_data),
-                        cell_data={},
+                        cell_data=_on_cells(cell_data),
                         time=time,
                     )
                 )
@@ -90,11 +108,7 @@ def _read(mode: str, files: list[str], arrays: list[np.ndarray]) -> list[dict[st
                 points=np.asarray(mesh.points),
                 cells=_blocks(mesh.cells),
                 point_data=_numeric(mesh.point_data),
-                cell_data={
-                    name: [np.asarray(part) for part in parts]
-                    for name, parts in mesh.cell_data.items()
-                    if all(np.asarray(part).dtype.kind in "iufb" for part in parts)
-                },
+                cell_data=_on_cells(mesh.cell_data),
             )
         )
     return frames
@@ -102,12 +116,11 @@ def _read(mode: str, files: list[str], arrays: list[np.ndarray]) -> list[dict[st
 
 def _main(out: str, memory: str, mode: str, *files: str) -> int:
     _limit_memory(int(memory))
-    arrays: list[np.ndarray] = []
+    arrays: dict[str, Any] = {}
     try:
         index = json.dumps(_read(mode, list(files), arrays))
         with open(out, "wb") as file:
-            numbered: dict[str, Any] = {str(i): array for i, array in enumerate(arrays)}
-            np.savez(file, index=np.array(index), **numbered)
+            np.savez(file, index=np.array(index), **arrays)
     except MemoryError:
         reason = f"it asks for more memory than {int(memory) / 2**30:.3g} GiB"
     except SystemExit:  # meshio's way to say that no reader of the suffix worked

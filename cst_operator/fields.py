@@ -136,10 +136,19 @@ class PointField(Data):
         for name in ("cells", "facets"):
             for kind, index in self.get(name, {}).items() if name in changed else ():
                 if len(index) and (int(index.min()) < 0 or int(index.max()) >= n):
+                    bad = int(index.max() if int(index.max()) >= n else index.min())
                     raise FieldError(
-                        f"{name} of type {kind} name point {int(index.max())} "
+                        f"{name} of type {kind} name point {bad} "
                         f"but there are {n} points, numbered from 0"
                     )
+        marked = "facet_markers" in changed or "facets" in changed
+        for kind, marks in self.get("facet_markers", {}).items() if marked else ():
+            count = len(self.get("facets", {}).get(kind, ()))
+            if len(marks) != count:
+                raise FieldError(
+                    f"there are {len(marks)} facet_markers of type {kind} but {count} facets; "
+                    "give one marker for every facet"
+                )
 
     @property
     def num_points(self) -> int:
@@ -289,7 +298,13 @@ def trapezoid_weights(times: Tensor) -> Tensor:
         return torch.ones_like(times)
     step = times.diff()
     if bool((step <= 0).any()):
-        raise FieldError("times must increase strictly; sort the frames and remove repeated ones")
+        first = int((step <= 0).nonzero()[0])
+        pair = f"{float(times[first]):.10g} and {float(times[first + 1]):.10g}"
+        raise FieldError(
+            f"times must increase strictly, but frames {first} and {first + 1} are at {pair} (in "
+            f"{str(times.dtype).removeprefix('torch.')}); sort the frames, remove repeated ones, "
+            "or read them in a higher precision"
+        )
     half = step / 2
     return torch.cat([half[:1], half[1:] + half[:-1], half[-1:]])
 
@@ -327,12 +342,28 @@ class Trajectory:
     def __post_init__(self) -> None:
         if not self.units:
             object.__setattr__(self, "units", ("",) * len(self.channels))
-        expected = (len(self.times), self.mesh.num_points, len(self.channels))
-        if tuple(self.u.shape) != expected:
+        if self.times.dim() != 1 or not len(self.times):
             raise FieldError(
-                f"u has shape {tuple(self.u.shape)}; "
-                f"expected [frames, points, channels] = {expected}"
+                f"times has shape {tuple(self.times.shape)}; expected [frames], at least one"
             )
+        shape = (len(self.times), self.mesh.num_points, len(self.channels))
+        for name, axes, expected in (
+            ("u", "[frames, points, channels]", shape),
+            ("gradient", "[frames, points, channels, dimensions]", (*shape, self.mesh.dim)),
+            ("time_derivative", "[frames, points, channels]", shape),
+        ):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != expected:
+                raise FieldError(
+                    f"{name} has shape {tuple(value.shape)}; expected {axes} = {expected}"
+                )
+        if len(self.units) != len(self.channels):
+            raise FieldError(
+                f"{len(self.units)} units were named but there are {len(self.channels)} channels; "
+                "give one for every channel, an empty one where it is not known"
+            )
+        if len(set(self.channels)) != len(self.channels):
+            raise FieldError(f"channel names must differ, got {', '.join(self.channels)}")
         for name in ("times", "u", "gradient", "time_derivative"):
             value = getattr(self, name)
             if value is not None:
@@ -362,7 +393,15 @@ class Trajectory:
         return replace(self, times=self.times[cut], u=self.u[cut], **self._known(cut))
 
     def frame(self, index: int) -> PointField:
-        """One frame as a field on the mesh; its weights integrate over space."""
+        """One frame as a field on the mesh; its weights integrate over space.
+
+        Raises:
+            FieldError: if there is no such frame.
+        """
+        if not -self.num_frames <= index < self.num_frames:
+            raise FieldError(
+                f"there is no frame {index}; the trajectory has {self.num_frames}, numbered from 0"
+            )
         n = self.mesh.num_points
         return PointField(
             pos=self.mesh.pos,

@@ -14,7 +14,15 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 
-from cst_operator._foreign_mesh import REMEDY, read_foreign, same_mesh, to_field
+from cst_operator._file_lists import joined, pieces, read_pvd
+from cst_operator._foreign_mesh import (
+    REMEDY,
+    cell_fields,
+    read_foreign,
+    same_mesh,
+    spatial_vectors,
+    to_field,
+)
 from cst_operator._labels import label
 from cst_operator.errors import InputError, MeshError
 from cst_operator.fields import PointField, Trajectory
@@ -53,23 +61,36 @@ def read_mesh(
       ``T`` in ``K``. :func:`write_mesh` writes such names.
 
     Args:
-        path: the file; its suffix tells the format.
+        path: the file; its suffix tells the format. Of a ``.pvtu`` file, the pieces are joined.
         fields: names of arrays or channels to read, in this order; all point data if omitted.
         dtype: of coordinates and channels; torch's default if omitted.
-        weights: False leaves the weights out, so that a mesh with degenerate cells can be read
-            and inspected.
+        weights: False leaves the weights out, so that a mesh with degenerate or duplicate cells
+            can be read, inspected and repaired.
         timeout: seconds after which the reader is stopped.
         memory: bytes that the reader may use, where the platform can limit it.
 
     Raises:
         MeshError: if the file is missing, of an unknown or unsupported kind, damaged, takes too
-            long or too much memory, or has degenerate cells or no such field.
+            long or too much memory, or has degenerate or duplicate cells or no such field.
         FieldError: if a value is not finite.
     """
     path = _existing(path)
     with _naming(path):
-        raw = read_foreign([path], "mesh", timeout, memory)[0]
+        raw = _read_frames([pieces(path)], timeout, memory)[0]
         return to_field(raw, fields, dtype or torch.get_default_dtype(), weights)
+
+
+def read_to_inspect(path: str | Path) -> tuple[PointField, tuple[str, ...]]:
+    """A mesh as :func:`read_mesh` judges it, without weights, and the names of its cell data.
+
+    Raises:
+        MeshError: as :func:`read_mesh`, but not for degenerate or duplicate cells.
+        FieldError: if a value is not finite.
+    """
+    path = _existing(path)
+    with _naming(path):
+        raw = _read_frames([pieces(path)], 60.0, 4 * 2**30)[0]
+        return to_field(raw, None, torch.float64, weights=False), cell_fields(raw)
 
 
 def write_mesh(path: str | Path, field: PointField) -> None:
@@ -124,7 +145,8 @@ def read_series(
     """Read a time series, ``.pvd`` or temporal ``.xdmf``, on one mesh.
 
     Args:
-        path: the file; the files that a ``.pvd`` names must lie in its folder or below.
+        path: the file; the files that a ``.pvd`` names must lie in its folder or below. A frame
+            may be a ``.pvtu`` file or have several parts, as programs write that run in parallel.
         fields: as in :func:`read_mesh`.
         dtype: as in :func:`read_mesh`.
         timeout: seconds for all frames together.
@@ -141,8 +163,8 @@ def read_series(
     dtype = dtype or torch.get_default_dtype()
     with _naming(path):
         if path.suffix.lower() == ".pvd":
-            times, files = _read_pvd(path)
-            raws = read_foreign(files, "mesh", timeout, memory)
+            times, listed = read_pvd(path)
+            raws = _read_frames(listed, timeout, memory)
         elif path.suffix.lower() in (".xdmf", ".xmf"):
             raws = read_foreign([path], "xdmf", timeout, memory)
             times = [raw["time"] for raw in raws]
@@ -151,6 +173,7 @@ def read_series(
         if not raws:
             raise MeshError(f"it has no frames; {REMEDY}")
         order = np.argsort(times, kind="stable")
+        spatial = spatial_vectors(raws)
         frames = []
         for step in order:
             if not same_mesh(raws[step], raws[0]):
@@ -158,7 +181,7 @@ def read_series(
                     f"the mesh of frame {step} differs from that of frame 0; "
                     "read such frames one by one with read_mesh"
                 )
-            frames.append(to_field(raws[step], fields, dtype, step == order[0]))
+            frames.append(to_field(raws[step], fields, dtype, step == order[0], spatial))
             if frames[-1].channels != frames[0].channels:
                 raise MeshError(
                     f"frame {step} has channels {', '.join(frames[-1].channels)}, others "
@@ -232,25 +255,12 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error.__cause__
 
 
-def _read_pvd(path: Path) -> tuple[list[float], list[Path]]:
-    text = path.read_bytes()
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise MeshError("it declares XML entities, which a .pvd file does not need; remove them")
-    try:
-        sets = list(ElementTree.fromstring(text).iter("DataSet"))
-        times = [float(item.attrib["timestep"]) for item in sets]
-        names = [item.attrib["file"] for item in sets]
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise MeshError("it is not a .pvd file with timestep and file of every frame") from error
-    files = []
-    for name in names:
-        file = path.parent / name
-        if not file.resolve().is_relative_to(path.parent.resolve()):
-            raise MeshError(f"frame {name!r} lies outside of its folder; move it below")
-        if not file.is_file():
-            raise MeshError(f"frame {name!r} is missing; restore it or remove its entry")
-        files.append(file)
-    return times, files
+def _read_frames(frames: list[list[Path]], timeout: float, memory: int) -> list[dict[str, Any]]:
+    """One mesh for every frame, of as many files as it has."""
+    found = iter(
+        read_foreign([file for files in frames for file in files], "mesh", timeout, memory)
+    )
+    return [joined([next(found) for _ in files]) for files in frames]
 
 
 # Writing

@@ -1,6 +1,7 @@
 """Work in several processes that survives the death of some of them."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -52,7 +53,8 @@ def map_unordered(
             raise SolverError(
                 f"workers died twice and made none of the {len(left)} missing samples "
                 f"(the first is {left[0]}), perhaps for lack of memory or time; call again with "
-                "fewer workers, or more for each, to continue"
+                "fewer workers, or more for each, to continue (a script that takes several workers "
+                "must call this under if __name__ == '__main__':)"
             )
         waiting = left
 
@@ -80,8 +82,9 @@ class Spawned:
         ):
             futures: dict[Future[_R], int] = {}
             try:
-                for item in items:
-                    futures[pool.submit(function, item)] = item
+                with _uninterrupted():  # processes are started here
+                    for item in items:
+                        futures[pool.submit(function, item)] = item
             except BrokenProcessPool:
                 pass  # died while the work was handed out; what was is looked at below
             try:
@@ -93,8 +96,22 @@ class Spawned:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back interruptions from the keyboard, here and in processes that are started within."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start() -> None:
     torch.set_num_threads(1)
+    # An interruption goes to all processes: the caller's tells of it, once, these end silently.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

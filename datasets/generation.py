@@ -27,7 +27,12 @@ from rich.text import Text
 from cst_operator._atomic import only_writer, write_atomically
 from cst_operator.datasets._workers import Spawned, map_unordered
 from cst_operator.datasets.clusters import Dask, Slurm
-from cst_operator.datasets.store import Precision, read_attributes, write_trajectory
+from cst_operator.datasets.store import (
+    PRECISIONS,
+    Precision,
+    read_attributes,
+    write_trajectory,
+)
 from cst_operator.datasets.trajectories import (
     MANIFEST,
     MANIFEST_FORMAT,
@@ -36,12 +41,14 @@ from cst_operator.datasets.trajectories import (
     manifest_digest,
     read_manifest,
 )
-from cst_operator.errors import FieldError, InputError, SolverError
+from cst_operator.errors import FieldError, InputError, MeshError, SolverError
 from cst_operator.solvers.system import System
 
 __all__ = ["describe", "generate"]
 
 _MAX_ATTEMPTS = 3  # what a failed sample counts as in the rejection rate
+# What a problem that cannot be solved ends in, where its solver does not say so itself.
+_NUMERICAL = (ArithmeticError, np.linalg.LinAlgError, torch.linalg.LinAlgError)
 
 
 def generate(
@@ -77,8 +84,9 @@ def generate(
         progress: whether to show a progress bar with rate and time left on stderr.
 
     Returns:
-        The data set; samples that could not be solved are not in it but in its manifest under
-        "failures", with their reason.
+        The data set; samples that could not be solved (the system raised SolverError, FieldError,
+        MeshError, ArithmeticError or LinAlgError) are not in it but in its manifest under
+        "failures", with their reason. Any other error is raised, with a note of the sample.
 
     Raises:
         InputError: if the folder holds something else or another process writes to it, or a number
@@ -86,10 +94,13 @@ def generate(
         SolverError: if workers died twice without finishing anything; the death of one is made
             good by doing its sample again.
     """
-    if n < 1 or workers < 1 or refine < 0:
+    if n < 1 or workers < 1 or refine < 0 or seed < 0:
         raise InputError(
-            f"n is {n}, workers {workers}, refine {refine}; expected at least 1, 1 and 0"
+            f"n is {n}, workers {workers}, refine {refine}, seed {seed}; expected at least 1, 1, 0 "
+            "and 0"
         )
+    if dtype not in PRECISIONS:
+        raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
     if on is not None and workers != 1:
         raise InputError(f"workers is {workers} but {on} has its own; leave workers out")
     folder = Path(out)
@@ -265,8 +276,13 @@ class _Order:
         """Draw, solve and write one sample."""
         try:
             trajectory = self.system.sample(self.seed, index, refine=self.refine)
-        except (SolverError, FieldError) as error:
+        except (SolverError, FieldError, MeshError) as error:
             return _Outcome(index, 0, str(error))
+        except _NUMERICAL as error:
+            return _Outcome(index, 0, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            error.add_note(f"this was sample {index} of seed {self.seed}")
+            raise
         write_trajectory(
             Path(self.folder) / shard_name(index),
             trajectory,

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 import h5py
@@ -46,6 +46,7 @@ _MESH = ("pos", "time", "u", "weights", "gradient", "time_derivative")
 _GROUPS = ("cells", "facets", "facet_markers")
 
 Precision = Literal["float64", "float32"]
+PRECISIONS = get_args(Precision)
 
 
 def write_trajectory(
@@ -66,7 +67,7 @@ def write_trajectory(
     Raises:
         InputError: if the folder does not exist or the precision is not one of the two.
     """
-    if dtype not in (None, "float64", "float32"):
+    if dtype is not None and dtype not in PRECISIONS:
         raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
     path = Path(path)
     _writable(path)
@@ -317,8 +318,8 @@ class _Shard:
     def _damaged(self, error: Exception) -> InputError:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return InputError(
-            f"{self.path} is damaged or not a trajectory file ({reason}); delete it and generate "
-            "it again"
+            f"{self.path} is damaged or not a trajectory file ({reason}); if it was generated, "
+            "delete it and generate it again"
         )
 
 

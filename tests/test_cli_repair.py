@@ -11,6 +11,7 @@ from cst_operator.datasets import write_trajectory
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import read_mesh, write_mesh
 from cst_operator.mesh_report import mesh_report
+from tests.mesh_file_samples import SQUARE, TWO, write
 from tests.mesh_samples import box
 
 
@@ -112,6 +113,21 @@ def test_points_that_a_repair_leaves_without_cells_are_dropped_on_request(
     assert "note: 2 points of no cell" in capsys.readouterr().out
     assert main([*repair, "--drop-unused"]) == 0
     assert "of no cell;" not in capsys.readouterr().out
+
+
+def test_cell_fields_are_named_and_missed_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"k [W/m]": [np.ones(2)], "cell_tags": [np.ones(2, dtype=int)]}
+    write(tmp_path / "a.vtu", SQUARE, TWO, cell_data=data)
+    assert main(["inspect", str(tmp_path / "a.vtu"), "--repair", str(tmp_path / "b.vtu")]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.out.splitlines() if "cell fields" in line]
+    assert "k [W/m] (read if they are named)" in line and "cell_tags" not in line
+    assert f"{tmp_path / 'b.vtu'} is without the cell fields k [W/m]; to keep them" in said.err
+    assert main(["inspect", str(tmp_path / "b.vtu"), "--repair", str(tmp_path / "c.vtu")]) == 0
+    said = capsys.readouterr()
+    assert "cell fields" not in said.out and said.err == ""
 
 
 def test_what_is_not_one_mesh_is_not_repaired(

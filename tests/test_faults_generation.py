@@ -6,6 +6,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -172,6 +173,42 @@ if __name__ == "__main__":
     assert workers
     gone, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("early", [True, False])
+def test_an_interruption_is_told_once_however_many_workers_there_are(
+    early: bool, tmp_path: Path
+) -> None:
+    code = """
+import signal, sys
+from cst_operator.datasets import generate
+from tests.fault_samples import Line
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored where tests run
+    try:
+        generate(Line(pause=0.5), 100, out=sys.argv[1], workers=2, progress=False)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    script = tmp_path / "make.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "set")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # the terminal's group of processes
+    )
+    # While workers begin, and while they work.
+    wanted = "manifest.json" if early else "*.h5"
+    while process.poll() is None and not list((tmp_path / "set").glob(wanted)):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=600)[0] == "interrupted\n"
 
 
 # 25

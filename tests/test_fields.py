@@ -40,7 +40,15 @@ NAN = torch.tensor([[0.0], [1.0], [torch.nan]])
         ({"u": NAN, "channels": ["p"]}, "first at point 2 in channel 'p'"),
         ({"weights": torch.tensor([1.0, torch.inf, 1])}, "weights has 1 values .* point 1"),
         ({"cells": {"triangle": torch.tensor([[0, 1, 3]])}}, "name point 3 but there are 3"),
-        ({"facets": {"line": torch.tensor([[-1, 1]])}}, "there are 3 points"),
+        ({"facets": {"line": torch.tensor([[-1, 1]])}}, "name point -1 but there are 3 points"),
+        (
+            {
+                "facets": {"line": torch.tensor([[0, 1]])},
+                "facet_markers": {"line": torch.tensor([1, 2])},
+            },
+            "2 facet_markers of type line but 1 facets",
+        ),
+        ({"facet_markers": {"line": torch.tensor([1])}}, "1 facet_markers .* but 0 facets"),
     ],
 )
 def test_inconsistent_fields_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -182,8 +190,43 @@ def test_inconsistent_trajectories_are_refused() -> None:
     series = trajectory()
     with pytest.raises(FieldError, match=r"expected \[frames, points, channels\]"):
         Trajectory(mesh=series.mesh, times=series.times, u=series.u, channels=("p",))
-    with pytest.raises(FieldError, match="increase strictly"):
+    words = r"increase strictly, but frames 0 and 1 are at 2 and 0.5 \(in float64\); sort"
+    with pytest.raises(FieldError, match=words):
         Trajectory(mesh=series.mesh, times=series.times.flip(0), u=series.u, channels=("p", "q"))
+
+
+@pytest.mark.parametrize("frame", [3, -4])
+def test_a_frame_that_is_not_there_is_refused(frame: int) -> None:
+    words = f"there is no frame {frame}; the trajectory has 3"
+    with pytest.raises(FieldError, match=words):
+        trajectory().frame(frame)
+    with pytest.raises(FieldError, match=words):
+        trajectory().space_time([frame])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"times": torch.zeros(0), "u": torch.zeros(0, 3, 2)}, r"times has shape \(0,\); expected"),
+        ({"times": torch.zeros(1, 1)}, r"times has shape \(1, 1\)"),
+        ({"units": ("m",)}, "1 units were named but there are 2 channels"),
+        ({"channels": ("p", "p")}, "names must differ, got p, p"),
+        ({"gradient": torch.zeros(1, 3, 2)}, r"gradient .* = \(1, 3, 2, 2\)"),
+        ({"time_derivative": torch.zeros(1, 2, 2)}, r"time_derivative .* = \(1, 3, 2\)"),
+    ],
+)
+def test_parts_of_a_trajectory_that_do_not_fit_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    parts: dict[str, Any] = {
+        "mesh": PointField(torch.rand(3, 2)),
+        "times": torch.zeros(1),
+        "u": torch.zeros(1, 3, 2),
+        "channels": ("p", "q"),
+    }
+    Trajectory(**parts)
+    with pytest.raises(FieldError, match=message):
+        Trajectory(**{**parts, **changes})
 
 
 def test_trapezoid_weights_are_exact_for_linear_functions() -> None:

@@ -116,6 +116,13 @@ def test_cell_data_are_averaged_by_volume(tmp_path: Path) -> None:
     assert read_mesh(path, fields=["k"]).u.flatten().tolist() == pytest.approx([4, 1, 4, 5])
 
 
+def test_a_link_tells_the_format_and_what_it_names_need_not(tmp_path: Path) -> None:
+    # As DVC, git-annex and download caches store files.
+    write(tmp_path / "a.vtu", SQUARE, TWO).rename(tmp_path / "3f0a")
+    (tmp_path / "a b.vtu").symlink_to(tmp_path / "3f0a")
+    assert read_mesh(tmp_path / "a b.vtu").num_points == 4
+
+
 def test_unused_vertices_are_dropped_with_their_values(tmp_path: Path) -> None:
     points = [[9, 9, 0], *SQUARE]
     cells = [("triangle", np.array([[1, 2, 3], [1, 3, 4]])), ("vertex", np.array([[0]]))]
@@ -206,6 +213,16 @@ def test_degenerate_cells_are_refused_unless_only_inspected(tmp_path: Path) -> N
     with pytest.raises(MeshError, match=r"a\.vtu: 1 cells of type triangle are degenerate"):
         read_mesh(path)
     assert "weights" not in read_mesh(path, weights=False)
+
+
+def test_cells_that_repeat_others_are_refused_unless_only_inspected(tmp_path: Path) -> None:
+    # As gmsh writes cells that belong to two physical groups.
+    cells = [*TWO, ("triangle", np.array([[2, 0, 1]]))]
+    path = write(tmp_path / "a.vtu", SQUARE, cells)
+    words = r"a\.vtu: 1 cells of type triangle have the points of an earlier one.*number 2 with "
+    with pytest.raises(MeshError, match=words + r"points \[2, 0, 1\]; cst inspect --repair"):
+        read_mesh(path)
+    assert len(read_mesh(path, weights=False).cells["triangle"]) == 3
 
 
 @pytest.mark.parametrize("suffix", [".vtu", ".vtk", ".msh", ".xdmf"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cst_operator._foreign_mesh import read_foreign
 from cst_operator.boundary import boundary_points
 from cst_operator.errors import InputError, MeshError
 from cst_operator.fields import PointField, Trajectory
@@ -195,3 +196,65 @@ def test_a_temporal_xdmf_is_not_one_mesh(tmp_path: Path) -> None:
     write_series(tmp_path / "wake.xdmf", trajectory())
     with pytest.raises(MeshError, match="cannot be read"):
         read_mesh(tmp_path / "wake.xdmf")
+
+
+@pytest.mark.parametrize("suffix", [".pvd", ".xdmf"])
+def test_a_plate_at_rest_in_its_first_frame_has_all_components(suffix: str, tmp_path: Path) -> None:
+    path, frames = tmp_path / f"a{suffix}", [np.zeros((4, 3)), np.array([[0.0, 0.0, 1.0]] * 4)]
+    if suffix == ".xdmf":
+        with meshio.xdmf.TimeSeriesWriter(path, data_format="XML") as writer:
+            writer.write_points_cells(np.array(SQUARE, dtype=float), TWO)
+            for step, d in enumerate(frames):
+                writer.write_data(float(step), point_data={"d": d})
+    else:
+        for step, d in enumerate(frames):
+            write(tmp_path / f"{step}.vtu", SQUARE, TWO, point_data={"d": d})
+        sets = "".join(f'<DataSet timestep="{step}" file="{step}.vtu"/>' for step in range(2))
+        path.write_text(f"<VTKFile><Collection>{sets}</Collection></VTKFile>")
+    back = read_series(path, dtype=torch.float64)
+    assert back.channels == ("d_x", "d_y", "d_z")
+    assert np.array_equal(back.u, frames)
+
+
+def test_cell_data_of_a_temporal_xdmf_are_read_if_named(tmp_path: Path) -> None:
+    with meshio.xdmf.TimeSeriesWriter(tmp_path / "a.xdmf", data_format="XML") as writer:
+        writer.write_points_cells(np.array(SQUARE, dtype=float), TWO)
+        for time in (0.0, 1.0):
+            writer.write_data(time, cell_data={"k": [np.array([time, time + 2.0])]})
+    series = read_series(tmp_path / "a.xdmf", ["k"], dtype=torch.float64)
+    # Both triangles meet at points 0 and 2.
+    assert series.u[:, :, 0].tolist() == [[1.0, 0.0, 1.0, 2.0], [2.0, 1.0, 2.0, 3.0]]
+
+
+def test_a_temporal_xdmf_whose_mesh_moves_is_refused(tmp_path: Path) -> None:
+    def grid(time: float, right: float) -> str:
+        return f"""<Grid Name="g" GridType="Uniform"><Time Value="{time}"/>
+<Topology TopologyType="Triangle" NumberOfElements="1">
+<DataItem DataType="Int" Dimensions="1 3" Format="XML" Precision="8">0 1 2</DataItem></Topology>
+<Geometry GeometryType="XY"><DataItem DataType="Float" Dimensions="3 2" Format="XML" Precision="8">
+0 0 {right} 0 0 1</DataItem></Geometry>
+<Attribute Name="T" AttributeType="Scalar" Center="Node">
+<DataItem DataType="Float" Dimensions="3" Format="XML" Precision="8">1 2 3</DataItem></Attribute>
+</Grid>"""
+
+    def write_frames(right: float) -> Path:
+        frames = grid(0, 1) + grid(1, right)
+        (tmp_path / "a.xdmf").write_text(
+            f"""<Xdmf Version="3.0"><Domain><Grid Name="t" GridType="Collection"
+CollectionType="Temporal">{frames}</Grid></Domain></Xdmf>"""
+        )
+        return tmp_path / "a.xdmf"
+
+    assert read_series(write_frames(1)).num_frames == 2
+    with pytest.raises(MeshError, match="mesh of frame 1 differs from that of frame 0"):
+        read_series(write_frames(2))
+
+
+def test_the_mesh_of_a_series_is_kept_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "a.pvd", trajectory())
+    files = sorted((tmp_path / "a").iterdir())
+    first, *others = read_foreign(files, "mesh", 60.0, 2**32)
+    assert len(others) == 2
+    for raw in others:
+        assert raw["points"] is first["points"] and raw["cells"][0][1] is first["cells"][0][1]
+        assert raw["point_data"]["p [Pa]"] is not first["point_data"]["p [Pa]"]

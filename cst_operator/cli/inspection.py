@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 import tyro
 from rich.markup import escape
 from rich.table import Table
 
 from cst_operator import checkpoint
-from cst_operator.cli._shared import console, open_set
+from cst_operator.cli._shared import console, open_set, warn
 from cst_operator.comparison import num_parameters
 from cst_operator.config_json import config_to_json
 from cst_operator.datasets import TrajectoryDataset, read_trajectory
@@ -21,7 +20,7 @@ from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
 from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.mesh_files import read_mesh, read_series, write_mesh
+from cst_operator.mesh_files import read_series, read_to_inspect, write_mesh
 from cst_operator.mesh_repair import MeshRepair, repair_mesh
 from cst_operator.mesh_report import ChannelRange, MeshReport, mesh_report
 
@@ -50,7 +49,8 @@ class Inspect:
     thumbnail: Path | None = None
     """PNG file to draw a mesh, or the first solutions of a data set, into."""
     repair: Path | None = None
-    """Mesh file to write, repaired: points, point fields, cells and marked facets."""
+    """Mesh file to write, repaired: points, point fields, cells and marked facets; cell fields
+    are left out, with a warning."""
     merge: bool = True
     """Whether a repair merges points that coincide; not where there is a crack or a jump."""
     drop_unused: bool = False
@@ -88,10 +88,9 @@ class Inspect:
         )
 
     def _mesh(self) -> int:
-        # As read_mesh judges cells: before anything is rounded to single precision.
-        field = read_mesh(self.path, weights=False, dtype=torch.float64)
+        field, cell_fields = read_to_inspect(self.path)
         report = mesh_report(field)
-        _show_mesh(self.path, report)
+        _show_mesh(self.path, report, cell_fields)
         self._draw({self.path.name: field})
         if self.repair is None:
             return 0 if report.ok else 2
@@ -101,6 +100,11 @@ class Inspect:
             )
         repaired, done = repair_mesh(field, merge=self.merge, drop_unused=self.drop_unused)
         write_mesh(self.repair, repaired)
+        if cell_fields:
+            warn(
+                f"{self.repair} is without the cell fields {', '.join(cell_fields)}; to keep them, "
+                "turn them into point fields first (in ParaView: Cell Data to Point Data)"
+            )
         _show_repair(self.repair, done)
         report = mesh_report(repaired)
         _show_mesh(self.repair, report)
@@ -136,7 +140,7 @@ def _is_series(path: Path) -> bool:
     return b'CollectionType="Temporal"' in path.read_bytes()
 
 
-def _show_mesh(path: Path, report: MeshReport) -> None:
+def _show_mesh(path: Path, report: MeshReport, cell_fields: Sequence[str] = ()) -> None:
     def box(corner: tuple[float, ...]) -> str:
         return f"({', '.join(f'{x:.6g}' for x in corner)})"
 
@@ -154,6 +158,8 @@ def _show_mesh(path: Path, report: MeshReport) -> None:
         table.add_row(
             "quality", f"{report.quality_mean:.3f} on average, {report.quality_min:.3f} at worst"
         )
+    if cell_fields:
+        table.add_row("cell fields", f"{escape(', '.join(cell_fields))} (read if they are named)")
     out = console()
     out.print(f"[bold]{escape(str(path))}[/bold]")
     out.print(table)
@@ -202,7 +208,7 @@ def _show_trajectories(report: SetReport) -> None:
     table.add_row("readable", f"{report.num_readable:,} of {report.num_trajectories:,}")
     table.add_row("frames", span(report.num_frames))
     table.add_row("points", span(report.num_points))
-    table.add_row("static channels", ", ".join(report.static_channels) or "none")
+    table.add_row("static channels", escape(", ".join(report.static_channels)) or "none")
     out = console()
     out.print(table)
     if report.channels:
@@ -230,7 +236,7 @@ def _frames(data: Sequence[Trajectory]) -> dict[str, PointField]:
 def _show_set(path: Path, data: TrajectoryDataset) -> None:
     manifest = data.manifest
     table = _pairs()
-    table.add_row("system", f"{manifest['system']} (version {manifest['version']})")
+    table.add_row("system", escape(f"{manifest['system']} (version {manifest['version']})"))
     table.add_row("trajectories", f"{len(data):,}, {len(manifest['failures'])} failed")
     table.add_row("seed", f"{manifest['seed']}, mesh refined {manifest['refine']} times")
     table.add_row("rejected draws", f"{manifest['rejection_rate']:.1%}")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cst_operator.datasets.readers._reading import existing
 from cst_operator.datasets.readers.comsol import read_comsol
 from cst_operator.datasets.readers.gaot import read_gaot
@@ -17,8 +19,22 @@ from cst_operator.datasets.readers.pdebench import read_pdebench
 from cst_operator.datasets.readers.the_well import read_the_well
 from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
+from cst_operator.mesh_files import read_mesh
 
 __all__ = ["SUFFIXES", "read_file"]
+
+
+def read_tecplot(path: Path) -> Trajectory:
+    """A Tecplot file, which is one mesh, as a trajectory of one frame."""
+    field = read_mesh(path)
+    return Trajectory(
+        mesh=field.select(),
+        times=torch.zeros(1),
+        u=field.u[None],
+        channels=field.channels,
+        units=field.units,
+    )
+
 
 _HDF5 = (read_the_well, read_pdebench, read_meshgraphnets)
 _READERS: dict[str, tuple[Callable[[Path], Any], ...]] = {
@@ -31,7 +47,7 @@ _READERS: dict[str, tuple[Callable[[Path], Any], ...]] = {
     ".tif": (read_movie,),
     ".tiff": (read_movie,),
     ".txt": (read_comsol,),
-    ".dat": (read_comsol,),
+    ".dat": (read_comsol, read_tecplot),
     ".csv": (read_comsol,),
 }
 _ARRAYS = (".npy", ".npz")
@@ -45,7 +61,8 @@ def read_file(path: str | Path) -> Sequence[Trajectory]:
 
     Args:
         path: the file. ``.h5`` and ``.hdf5`` are tried as The Well, PDEBench and MeshGraphNets,
-            ``.nc`` as MeshGraphNets, GAOT and netCDF with the usual conventions.
+            ``.nc`` as MeshGraphNets, GAOT and netCDF with the usual conventions, ``.dat`` as
+            COMSOL and Tecplot.
 
     Raises:
         InputError: if the file is missing, of an unknown suffix or taken by no reader, with what

@@ -6,6 +6,7 @@ not change may be repeated in every frame, as in the original records; a file ho
 trajectory, or one a group.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_meshgraphnets(
     """Open a file of trajectories on meshes; each is read when it is asked for.
 
     Weights are those of the cells. ``node_type`` is a static channel; components of vectors are
-    called ``velocity_x``, ``velocity_y``.
+    called ``velocity_x``, ``velocity_y``. Groups are taken by the numbers in their names.
 
     Args:
         path: an HDF5 (``.h5``) or netCDF-4 (``.nc``) file.
@@ -59,7 +60,8 @@ def read_meshgraphnets(
     """
     path = existing(path)
     with reading(path), open_hdf5(path) as file:
-        groups = tuple(sorted(name for name in file if isinstance(file[name], h5py.Group)))
+        found = (name for name in file if isinstance(file[name], h5py.Group))
+        groups = tuple(sorted(found, key=_by_number))
         if not groups:
             groups = ("/",)
         for name in groups:
@@ -119,6 +121,11 @@ class _Reader:
                 for label in _labels(name, part.shape[2])
             ),
         )
+
+
+def _by_number(name: str) -> list[int | str]:
+    """What sorts ``trajectory_2`` before ``trajectory_10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _still(group: h5py.Group, name: str) -> NDArray:

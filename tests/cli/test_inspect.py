@@ -12,6 +12,7 @@ from cst_operator.datasets import write_trajectory
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import write_mesh, write_series
 from tests.cli_samples import ok
+from tests.mesh_file_samples import SQUARE, TWO, write
 from tests.mesh_samples import box
 from tests.reader_samples import FORMATS
 
@@ -69,6 +70,16 @@ def test_a_series_of_meshes_is_inspected(
     write_series(tmp_path / f"a{suffix}", series)
     assert main(["inspect", str(tmp_path / f"a{suffix}")]) == 0
     assert "frames" in capsys.readouterr().out
+
+
+def test_a_mesh_of_tecplot_is_no_export_of_comsol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"p": np.array([0.0, 1.0, 2.0, 4.0])}
+    write(tmp_path / "a.dat", SQUARE, TWO, point_data=data)
+    assert main(["inspect", str(tmp_path / "a.dat")]) == 0
+    said = capsys.readouterr().out
+    assert "usable" in said and "p " in said
 
 
 def test_what_no_reader_takes_is_refused_with_what_each_says(

@@ -128,7 +128,20 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 @pytest.mark.parametrize(
     ("error", "status", "words"),
-    [(SolverError("it diverged"), 1, "error: it diverged"), (KeyboardInterrupt(), 130, "interr")],
+    [
+        (SolverError("it diverged"), 1, "error: it diverged"),
+        (KeyboardInterrupt(), 130, "interr"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.h5"),
+            2,
+            "error: a.h5: No space left on device; free some space or choose another place",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.h5"),
+            2,
+            "error: a.h5: Permission denied; check the path and its permissions",
+        ),
+    ],
 )
 def test_failures_and_interruptions_have_their_own_status(
     error: BaseException,

@@ -12,6 +12,7 @@ from cst_operator.datasets import (
     write_trajectory,
 )
 from cst_operator.errors import InputError
+from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers import Heat
 
 
@@ -117,6 +118,17 @@ def test_inspect_refuses_a_set_with_a_damaged_file(
     assert run("inspect", tmp_path / "set") == 2
     text = " ".join(capsys.readouterr().out.split())
     assert "sample 1:" in text and "000001.h5 is damaged" in text and "1 of 2" in text
+
+
+def test_inspect_prints_names_with_brackets_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh = PointField(torch.rand(3, 2), torch.rand(3, 2), channels=["k [w]", "v [/m]"])
+    one = Trajectory(mesh=mesh, times=torch.zeros(1), u=torch.rand(1, 3, 1), channels=("T [k]",))
+    write_trajectory(tmp_path / "a.h5", one)
+    assert run("inspect", tmp_path / "a.h5") == 0
+    text = capsys.readouterr().out
+    assert "k [w], v [/m]" in text and "T [k]" in text
 
 
 def test_pack_writes_the_file_it_is_told(heat: Path, tmp_path: Path) -> None:

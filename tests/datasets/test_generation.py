@@ -9,9 +9,10 @@ import torch
 
 from cst_operator.datasets import TrajectoryDataset, generate, read_manifest
 from cst_operator.datasets import generation as generation_module
+from cst_operator.datasets._workers import map_unordered
 from cst_operator.datasets.generation import describe
 from cst_operator.datasets.store import read_attributes
-from cst_operator.errors import InputError, SolverError
+from cst_operator.errors import InputError, MeshError, SolverError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.solvers import (
     CheckedStep,
@@ -131,6 +132,47 @@ def test_what_solvers_refuse_is_recorded_with_its_seed_and_the_others_are_made(
     dataset.verify()
 
 
+@dataclass(frozen=True)
+class Breaking(Ramp):
+    """Raises what it is given at sample 1."""
+
+    error: type[Exception] = SolverError
+    name: str = "breaking"
+
+    def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
+        if index == 1:
+            raise self.error("the problem")
+        return super().sample(seed, index, refine=refine)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MeshError, ZeroDivisionError, FloatingPointError, np.linalg.LinAlgError,
+     torch.linalg.LinAlgError],
+)  # fmt: skip
+def test_a_sample_without_a_solution_does_not_end_the_generation(tmp_path, error):
+    data = generate(Breaking(error=error), 3, out=tmp_path, progress=False)
+    assert data.indices == (0, 2)
+    (failure,) = data.manifest["failures"]
+    named = "" if error is MeshError else f"{error.__name__}: "
+    assert failure == {"index": 1, "seed": 0, "reason": f"{named}the problem"}
+
+
+def test_a_mistake_in_a_system_ends_the_generation_and_names_the_sample(tmp_path):
+    with pytest.raises(TypeError, match="the problem") as caught:
+        generate(Breaking(error=TypeError), 3, seed=7, out=tmp_path, progress=False)
+    assert caught.value.__notes__ == ["this was sample 1 of seed 7"]
+
+
+def test_workers_that_all_die_are_told_of_what_a_script_needs():
+    class Dying:
+        def attempt(self, function, items):
+            return iter(())
+
+    with pytest.raises(SolverError, match="none of the 3 .*under if __name__ == '__main__':"):
+        list(map_unordered(abs, [4, 5, 6], Dying()))
+
+
 def test_a_set_without_any_solution_is_an_error(tmp_path):
     with pytest.raises(InputError, match="the first failure was: sample 0 of seed 0 diverged"):
         generate(Ramp(fails=1), 2, out=tmp_path, progress=False)
@@ -218,9 +260,12 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     generate(Ramp(), 3, out=tmp_path / "ramps", progress=False)
     with pytest.raises(InputError, match="take the first 2"):
         generate(Ramp(), 2, out=tmp_path / "ramps", progress=False)
-    for numbers in ({"n": 0}, {"n": 1, "workers": 0}, {"n": 1, "refine": -1}):
+    for numbers in ({"n": 0}, {"n": 1, "workers": 0}, {"n": 1, "refine": -1}, {"n": 1, "seed": -1}):
         with pytest.raises(InputError, match="expected at least"):
             generate(Ramp(), out=tmp_path / "new", **numbers)
+    with pytest.raises(InputError, match="dtype is 'float16'; expected 'float64' or 'float32'"):
+        generate(Ramp(), 1, out=tmp_path / "new", dtype="float16")
+    assert not (tmp_path / "new").exists()  # so that the right call finds no other set there
 
 
 def test_single_precision_is_a_choice(tmp_path):

@@ -173,6 +173,17 @@ def test_both_versions_of_mat_files_give_the_same(version: str, tmp_path: Path) 
         readers.read_mat(tmp_path / f"a{suffix}", output="pressure")
 
 
+def test_trajectories_of_meshgraphnets_go_by_their_numbers(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(12):
+            group = file.create_group(f"trajectory_{number}")
+            group["mesh_pos"] = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+            group["cells"] = np.array([[0, 1, 2]])
+            group["pressure"] = np.full((2, 3, 1), float(number))
+    found = readers.read_meshgraphnets(tmp_path / "a.h5")
+    assert [float(one.u[0, 0, 0]) for one in found] == list(range(12))
+
+
 def test_meshgraphnets_trajectories_have_their_cells(tmp_path: Path) -> None:
     path = samples.meshgraphnets(tmp_path / "a.h5")
     found = readers.read_meshgraphnets(path, ["velocity"], interval=0.01, dtype=F64)
