@@ -202,16 +202,6 @@ def test_an_error_of_ours_is_not_taken_for_a_lack_of_memory(
         main(["train"])
 
 
-def test_a_full_disk_asks_for_space(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(name: str, arguments: list[str]) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", "scores.json")
-
-    monkeypatch.setattr(cli, "_run", fail)
-    assert "scores.json: No space left on device; free some space" in refused(capsys, "doctor")
-
-
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, arguments: list[str]) -> int:
         raise SolverError("it diverged")
