@@ -79,7 +79,7 @@ HEADLINES: list[tuple[str, str, list[tuple[str, str, str]]]] = [
     ),
     (
         "attention_kinds",
-        "The kinds of attention on the same data, 240 CPU seconds each: error on unseen domains, "
+        "The kinds of attention on the same data, 480 CPU seconds each: error on unseen domains, "
         "on their meshes with four times the nodes, and on meshes ten times as dense in a corner. "
         "*full_unweighted*: full attention without quadrature weights.",
         [
