@@ -173,7 +173,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         remedy = (
-            "free some space or choose another place"
+            "free some space, or write elsewhere"
             if error.errno in _ROOM
             else "check the path and its permissions"
         )

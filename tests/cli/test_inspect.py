@@ -20,6 +20,7 @@ from tests.reader_samples import FORMATS
 _REFUSED = {
     "curvilinear": "not finite",
     "npy": "does not name its axes; read it with cst_operator.datasets.read_numpy",
+    "geo_fno": "does not name its axes; read it with cst_operator.datasets.read_numpy",
     "npz": "does not name its axes; read it with cst_operator.datasets.read_numpy",
     "movie_npy": "does not name its axes; read it with cst_operator.datasets.read_numpy",
 }

@@ -134,7 +134,7 @@ def test_a_gpu_that_is_not_there_is_refused(
         (
             OSError(errno.ENOSPC, "No space left on device", "a.h5"),
             2,
-            "error: a.h5: No space left on device; free some space or choose another place",
+            "error: a.h5: No space left on device; free some space, or write elsewhere",
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "a.h5"),
