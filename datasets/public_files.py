@@ -12,7 +12,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -108,7 +108,12 @@ def _pdebench(file: str, number: int, digest: str) -> PublicFile:
 
 
 def _drive(
-    file: str, number: str, digest: str, source: str, read: Callable[..., Any]
+    file: str,
+    number: str,
+    digest: str,
+    source: str,
+    read: Callable[..., Any],
+    beside: tuple[PublicFile, ...] = (),
 ) -> PublicFile:
     return PublicFile(
         url=f"https://drive.usercontent.google.com/download?id={number}&export=download&confirm=t",
@@ -117,6 +122,7 @@ def _drive(
         source=source,
         read=read,
         file=file,
+        beside=beside,
     )
 
 
@@ -134,9 +140,9 @@ def _darcy_421(member: str) -> PublicFile:
     )
 
 
-def _geo_fno(file: str, number: str, digest: str) -> PublicFile:
+def _geo_fno(file: str, number: str, digest: str, *beside: PublicFile) -> PublicFile:
     source = "Geo-FNO (Li et al., arXiv:2207.05209)"
-    return _drive(file, number, digest, source, read_geo_fno)
+    return _drive(file, number, digest, source, read_geo_fno, beside)
 
 
 def _zipped(member: str, archive: Path, **options: Any) -> Any:
@@ -193,18 +199,14 @@ PUBLIC: dict[str, PublicFile] = {
     ),
     "fno/darcy_train_421": _darcy_421("piececonst_r421_N1024_smooth1.mat"),
     "fno/darcy_test_421": _darcy_421("piececonst_r421_N1024_smooth2.mat"),
-    "geo_fno/elasticity": replace(
+    "geo_fno/elasticity": _geo_fno(
+        "Random_UnitCell_sigma_10.npy",
+        "1Ia5izgUum-IQLdO6PW70HO8AdAqA_IVb",
+        "eb8102b580001bab80ee99bfc33289f727491e1d8edab2a4a94abc37a348fa1a",
         _geo_fno(
-            "Random_UnitCell_sigma_10.npy",
-            "1Ia5izgUum-IQLdO6PW70HO8AdAqA_IVb",
-            "eb8102b580001bab80ee99bfc33289f727491e1d8edab2a4a94abc37a348fa1a",
-        ),
-        beside=(
-            _geo_fno(
-                "Random_UnitCell_XY_10.npy",
-                "1I-fO-RsFvD3nqBuFrg67R0yqTFdD_gpA",
-                "29c615b7c8b0ef94252e4def4cd9999653b8759104619eb728b91a1cac5b665f",
-            ),
+            "Random_UnitCell_XY_10.npy",
+            "1I-fO-RsFvD3nqBuFrg67R0yqTFdD_gpA",
+            "29c615b7c8b0ef94252e4def4cd9999653b8759104619eb728b91a1cac5b665f",
         ),
     ),
     "pinnacle/heat_darcy": PublicFile(

@@ -21,6 +21,7 @@ __all__ = [
     "LazyTrajectories",
     "check_attributes",
     "check_stored",
+    "default_names",
     "existing",
     "map_array",
     "needs",
@@ -137,6 +138,11 @@ def read_array(dataset: Any, index: Any = ()) -> NDArray[Any]:
         raise InputError(f"{dataset.name} holds {dataset.dtype}; expected numbers")
     check_stored(dataset)
     return np.asarray(dataset[index])
+
+
+def default_names(count: int, alone: str = "u") -> list[str]:
+    """Names of channels that a file does not name, ``alone`` if there is one."""
+    return [alone] if count == 1 else [f"u{i}" for i in range(count)]
 
 
 def map_array(path: Path) -> NDArray[Any]:

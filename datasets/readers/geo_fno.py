@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cst_operator.datasets.readers._reading import (
     LazyTrajectories,
+    default_names,
     existing,
     map_array,
     reading,
@@ -64,7 +65,7 @@ def read_geo_fno(
             "expected [N, n] with [N, d, n], or [n, c, i, j] with two of [n, i, j]"
         )
     count = own[1] if is_grid else 1
-    names = tuple(channels or (["u"] if count == 1 else [f"u{i}" for i in range(count)]))
+    names = tuple(channels or default_names(count))
     if len(names) != count:
         raise InputError(f"{path}: {len(names)} names for {count} channels; give one each")
     read = _Reader(

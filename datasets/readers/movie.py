@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cst_operator.datasets.readers._reading import DEFLATE, existing, needs, reading, tensor
+from cst_operator.datasets.readers._reading import (
+    DEFLATE,
+    default_names,
+    existing,
+    map_array,
+    needs,
+    reading,
+    tensor,
+)
 from cst_operator.datasets.readers.grids import frames_of, grid_mesh
 from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
@@ -62,19 +70,13 @@ def read_movie(
             mesh=grid_mesh(axes, "cells", dtype),
             times=torch.tensor(number, dtype=dtype) * interval,
             u=tensor(u, dtype),
-            channels=tuple(channels or _names(count)),
+            channels=tuple(channels or default_names(count, "intensity")),
             units=tuple(units or ()),
         )
 
 
-def _names(count: int) -> list[str]:
-    return ["intensity"] if count == 1 else [f"u{i}" for i in range(count)]
-
-
 def _npy(path: Path, frames: slice) -> tuple[NDArray, list[int]]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
-        raise InputError("it does not hold one array of numbers")
+    array = map_array(path)
     return np.asarray(array[frames]), list(range(len(array))[frames])
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cst_operator.datasets.readers._reading import (
     LazyTrajectories,
+    default_names,
     existing,
     map_array,
     reading,
@@ -97,7 +98,7 @@ def read_numpy(
             axes=axes.replace("n", ""),
             mesh=_mesh(given, sizes, box, placement, dtype),
             times=_times(given["times"], sizes.get("t", 1)),
-            channels=tuple(channels or _default_names(sizes.get("c", 1))),
+            channels=tuple(channels or default_names(sizes.get("c", 1))),
             units=tuple(units or ()),
         )
         frames_of(np.empty([sizes[letter] for letter in read.axes], dtype=np.int8), read.axes)
@@ -188,10 +189,6 @@ def _times(given: Any, num_frames: int) -> NDArray[np.floating]:
     if times.shape != (num_frames,):
         raise InputError(f"times have shape {times.shape}; expected [{num_frames}]")
     return times
-
-
-def _default_names(count: int) -> list[str]:
-    return ["u"] if count == 1 else [f"u{i}" for i in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)

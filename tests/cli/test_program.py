@@ -16,6 +16,15 @@ from tests.cli_samples import ok, refused
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def let_fail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let every command end in an error."""
+
+    def fail(name: str, arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+
+
 def test_the_module_runs_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cst_operator", "--help"],
@@ -150,10 +159,7 @@ def test_failures_and_interruptions_have_their_own_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(name: str, arguments: list[str]) -> int:
-        raise error
-
-    monkeypatch.setattr(cli, "_run", fail)
+    let_fail(monkeypatch, error)
     assert main(["doctor"]) == status
     assert capsys.readouterr().err.startswith(words)
 
@@ -181,10 +187,7 @@ def test_a_lack_of_memory_is_one_line_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(name: str, arguments: list[str]) -> int:
-        raise error
-
-    monkeypatch.setattr(cli, "_run", fail)
+    let_fail(monkeypatch, error)
     assert main(["train"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: there is no memory left") and amount in line
@@ -194,19 +197,13 @@ def test_a_lack_of_memory_is_one_line_with_a_remedy(
 def test_an_error_of_ours_is_not_taken_for_a_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(name: str, arguments: list[str]) -> int:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    monkeypatch.setattr(cli, "_run", fail)
+    let_fail(monkeypatch, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
         main(["train"])
 
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, arguments: list[str]) -> int:
-        raise SolverError("it diverged")
-
-    monkeypatch.setattr(cli, "_run", fail)
+    let_fail(monkeypatch, SolverError("it diverged"))
     monkeypatch.setenv("CST_DEBUG", "1")
     with pytest.raises(SolverError):
         main(["doctor"])
