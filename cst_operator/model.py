@@ -21,6 +21,7 @@ from cst_operator.nn import (
     Block,
     FourierFeatures,
     HiddenFlow,
+    HilbertCurve,
     LocalAverage,
     Modulation,
     SmoothInterpolant,
@@ -74,6 +75,7 @@ class CSTOperator(nn.Module):
             config.coordinates, config.fourier_features, config.fourier_scale
         )
         features = config.in_channels + config.coordinates + config.fourier_features
+        self.curve = HilbertCurve(config.coordinates)
         self.embed = nn.Sequential(
             nn.Linear(features, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.width)
         )
@@ -167,7 +169,7 @@ class CSTOperator(nn.Module):
         nearby = []
         if self.aggregate is not None:
             offset = torch.rand(len(at), device=at.device) if self.training else 0.5
-            index, share = choose_anchors(at, measure, self.config.anchors, offset)
+            index, share = choose_anchors(self.curve, at, measure, self.config.anchors, offset)
             anchors = _take(at, index)
             h = self.aggregate(_take(h, index), anchors, h, at, measure)
             at, measure = anchors, share
@@ -331,7 +333,7 @@ class CSTOperator(nn.Module):
         """Samples to interpolate, no more of them than the configuration says."""
         if s.shape[1] <= self.config.interpolant_points:
             return s, values, log_weights
-        index, share = choose_anchors(s, log_weights, self.config.interpolant_points)
+        index, share = choose_anchors(self.curve, s, log_weights, self.config.interpolant_points)
         return _take(s, index), _take(values, index), share
 
     def _update(self, block: Block | HiddenFlow, h: Tensor, at: Tensor, memory: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """Layers: encodings of coordinates, kinds of attention, flows, the smooth interpolant."""
 
-from cst_operator.nn.anchors import choose_anchors, hilbert_index
+from cst_operator.nn.anchors import HilbertCurve, choose_anchors
 from cst_operator.nn.attention import Attention, Memory, QuadratureAttention
 from cst_operator.nn.block import Block
 from cst_operator.nn.encodings import FourierFeatures, RotaryCoordinates
@@ -40,6 +40,7 @@ __all__ = [
     "FlowingAttention",
     "FourierFeatures",
     "HiddenFlow",
+    "HilbertCurve",
     "ImplicitDiffusion",
     "KernelAttention",
     "Laplacian",
@@ -59,7 +60,6 @@ __all__ = [
     "Wave",
     "bump",
     "choose_anchors",
-    "hilbert_index",
     "make_attention",
     "make_flow",
     "modulate",

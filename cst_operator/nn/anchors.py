@@ -1,9 +1,9 @@
 """Few points that stand for many: equal shares of a measure along a space-filling curve."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["NOTHING", "choose_anchors", "hilbert_index"]
+__all__ = ["NOTHING", "HilbertCurve", "choose_anchors"]
 
 # Coordinates at unit scale lie in the box from -1 to 1; shifted or outside ones still have a place.
 _BOX = 4.0
@@ -11,8 +11,78 @@ NOTHING = -1e3
 """Logarithms of shares below it are those of padding."""
 
 
+class HilbertCurve(nn.Module):
+    """Place of points along a Hilbert curve through the box from -4 to 4, [..., D] -> [...].
+
+    A cube is cut into 2^D cells, every cell again, and so on. Which cell comes how late depends on
+    how the curve runs through the cube, of which there are few ways: a table says, for each way and
+    cell, the cell's rank and the way through it. (A program without the table has hundreds of
+    dependent operations on bits, which take minutes to compile.)
+
+    Args:
+        dim: number of coordinates D.
+
+    Source: the curve of Skilling, Programming the Hilbert curve, AIP Conference Proceedings 707,
+    2004.
+    """
+
+    ways: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("ways", torch.tensor(_ways(dim)), persistent=False)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Integers that order the points along the curve."""
+        bits = min(20, 62 // self.dim)
+        ranks = 2**self.dim - 1
+        unit = (coordinates.double() / (2 * _BOX) + 0.5).clamp(0, 1 - 2.0**-bits)
+        lattice = (unit * 2**bits).long().unbind(-1)
+        index = way = torch.zeros_like(lattice[0])
+        for bit in range(bits - 1, -1, -1):
+            cell = torch.zeros_like(index)
+            for i, x in enumerate(lattice):
+                cell = cell | (x >> bit & 1) << i
+            way = self.ways[way & ~ranks | cell]
+            index = index << self.dim | way & ranks
+        return index
+
+
+def _ways(dim: int) -> list[int]:
+    """For way w and cell c, at w 2^D + c: the way through the cell, times 2^D, plus its rank.
+
+    A way is Skilling's state in front of a bit: which coordinate stands where, which of them are
+    inverted, and whether the Gray code of the bits before was odd.
+    """
+    ways = {(tuple(range(dim)), (0,) * dim, 0): 0}
+    table = []
+    for axes, inverted, odd in (todo := list(ways)):
+        for cell in range(2**dim):
+            order, flips, parity, rank = list(axes), list(inverted), 0, 0
+            for i in range(dim):
+                bit = (cell >> axes[i] & 1) ^ inverted[i]
+                if bit:
+                    flips[0] ^= 1
+                else:
+                    order[0], order[i] = order[i], order[0]
+                    flips[0], flips[i] = flips[i], flips[0]
+                parity ^= bit
+                rank = rank << 1 | parity ^ odd
+            way = tuple(order), tuple(flips), odd ^ parity
+            if way not in ways:
+                ways[way] = len(ways)
+                todo.append(way)
+            table.append(ways[way] << dim | rank)
+    return table
+
+
 def choose_anchors(
-    coordinates: Tensor, log_weights: Tensor, count: int, offset: Tensor | float = 0.5
+    curve: HilbertCurve,
+    coordinates: Tensor,
+    log_weights: Tensor,
+    count: int,
+    offset: Tensor | float = 0.5,
 ) -> tuple[Tensor, Tensor]:
     r"""A subset of weighted points of which each stands for the same share of the measure.
 
@@ -24,6 +94,7 @@ def choose_anchors(
     A sample that has no more points than that keeps them all.
 
     Args:
+        curve: the curve through the space of the coordinates.
         coordinates: places at unit scale, [B, N, D].
         log_weights: logarithms of each point's share, [B, N]; padding has none to speak of.
         count: number of anchors A.
@@ -35,7 +106,7 @@ def choose_anchors(
     if coordinates.shape[1] <= count:
         index = torch.arange(coordinates.shape[1], device=coordinates.device)
         return index.expand(len(coordinates), -1), log_weights
-    order = hilbert_index(coordinates).argsort(dim=1, stable=True)
+    order = curve(coordinates).argsort(dim=1, stable=True)
     passed = log_weights.double().exp().gather(1, order).cumsum(1)
     if isinstance(offset, Tensor):  # a number would have to be copied to a GPU, which waits
         offset = offset.to(passed).reshape(-1, 1)
@@ -47,32 +118,3 @@ def choose_anchors(
     fits = (~padding).sum(1, keepdim=True) <= count
     index = torch.where(fits, everything, chosen)
     return index, torch.where(fits, log_weights.gather(1, index), 0)
-
-
-def hilbert_index(coordinates: Tensor) -> Tensor:
-    """Place of points along a Hilbert curve through the box from -4 to 4, [..., D] -> [...].
-
-    Source: Skilling, Programming the Hilbert curve, AIP Conference Proceedings 707, 2004.
-    """
-    dim = coordinates.shape[-1]
-    bits = min(20, 62 // dim)
-    unit = (coordinates.double() / (2 * _BOX) + 0.5).clamp(0, 1 - 2.0**-bits)
-    x = list((unit * 2**bits).long().unbind(-1))
-    for bit in range(bits - 1, 0, -1):
-        q = 1 << bit
-        for i in range(dim):
-            inverted = (x[i] & q) != 0
-            swap = torch.where(inverted, 0, (x[0] ^ x[i]) & (q - 1))
-            x[0] = torch.where(inverted, x[0] ^ (q - 1), x[0] ^ swap)
-            x[i] = x[i] ^ swap if i else x[i]
-    for i in range(1, dim):
-        x[i] = x[i] ^ x[i - 1]
-    carry = torch.zeros_like(x[0])
-    for bit in range(bits - 1, 0, -1):
-        q = 1 << bit
-        carry = torch.where((x[-1] & q) != 0, carry ^ (q - 1), carry)
-    index = torch.zeros_like(x[0])
-    for bit in range(bits - 1, -1, -1):
-        for i in range(dim):
-            index = (index << 1) | (((x[i] ^ carry) >> bit) & 1)
-    return index

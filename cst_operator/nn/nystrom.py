@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cst_operator._precision import full_precision
-from cst_operator.nn.anchors import NOTHING, choose_anchors
+from cst_operator.nn.anchors import NOTHING, HilbertCurve, choose_anchors
 from cst_operator.nn.attention import Memory, QuadratureAttention, attend
 
 __all__ = ["NystromAttention"]
@@ -41,11 +41,12 @@ class NystromAttention(QuadratureAttention):
     ) -> None:
         super().__init__(width, heads, dim, max_turns=max_turns, radii=radii)
         self.count = count
+        self.curve = HilbertCurve(dim)
 
     def memory(self, h: Tensor, coordinates: Tensor, log_weights: Tensor) -> Memory:
         """Keys of the landmarks, and the values that stand for all points."""
         points = super().memory(h, coordinates, log_weights)
-        index, measure = choose_anchors(coordinates, log_weights, self.count)
+        index, measure = choose_anchors(self.curve, coordinates, log_weights, self.count)
         index = index[..., None]
         tokens = h.gather(1, index.expand(-1, -1, h.shape[-1]))
         places = coordinates.gather(1, index.expand(-1, -1, coordinates.shape[-1]))
