@@ -180,9 +180,13 @@ def _make_one(function: Callable[[int], _R], item: int) -> _R:
 
 
 def _cause(error: Exception) -> str:
-    """The last line of the trace that submitit puts between two rules."""
+    """What stands below the frames in the trace that submitit puts between two rules."""
     trace = str(error).split("-" * 22)
-    return trace[1].strip().splitlines()[-1] if len(trace) > 1 else type(error).__name__
+    if len(trace) == 1:
+        return type(error).__name__
+    lines = trace[1].strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return "; ".join(lines[frames[-1] + 1 if frames else 0 :])
 
 
 def _needs(package: str, extra: str) -> InputError:

@@ -114,7 +114,7 @@ def test_jobs_that_cannot_succeed_end_in_an_error(slurm: Slurm, tmp_path: Path) 
     with pytest.raises(SolverError, match="died twice .* the 1 missing samples .*first is 2"):
         generate(system, 3, out=tmp_path / "set", on=slurm, progress=False)
     mistaken = replace(system, mistaken=True)
-    with pytest.raises(SolverError, match=r"sample 0 failed \(KeyError: 'a mistake.*; see .*err"):
+    with pytest.raises(SolverError, match=r"\(KeyError: 'a mistake.*; this was .* 0\); see .*err"):
         generate(mistaken, 1, out=tmp_path / "other", on=slurm, progress=False)
 
 
