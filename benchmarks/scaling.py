@@ -135,7 +135,7 @@ def measure(name: str, n: int) -> dict[str, float]:
 
 def _median(step: Callable[[], Any]) -> float:
     spent: list[float] = []
-    while len(spent) < 2 or (sum(spent) < 2 and len(spent) < 20):
+    while len(spent) < 2 or (sum(spent) < 8 and len(spent) < 20):
         begin = time.process_time()
         step()
         spent.append(time.process_time() - begin)

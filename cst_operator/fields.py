@@ -370,6 +370,17 @@ class Trajectory:
                 _check_finite(name, value, ("in frame", "at point", "in channel"), self.channels)
         trapezoid_weights(self.times)
 
+    @classmethod
+    def of(cls, field: PointField, time: float = 0.0) -> "Trajectory":
+        """One field as the only frame, all its channels solved for."""
+        return cls(
+            mesh=field.select(),
+            times=field.pos.new_tensor([time]),
+            u=field.u[None],
+            channels=tuple(field.channels),
+            units=tuple(field.units),
+        )
+
     @property
     def num_frames(self) -> int:
         """Number of frames T."""

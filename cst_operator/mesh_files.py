@@ -27,7 +27,7 @@ from cst_operator._labels import label
 from cst_operator.errors import InputError, MeshError
 from cst_operator.fields import PointField, Trajectory
 
-__all__ = ["read_mesh", "read_series", "write_mesh", "write_series"]
+__all__ = ["is_series", "read_mesh", "read_series", "write_mesh", "write_series"]
 
 # meshio's writers of other formats leave out what they cannot hold.
 _WRITABLE = (".vtu", ".vtk", ".msh", ".xdmf", ".xmf")
@@ -132,6 +132,14 @@ def write_mesh(path: str | Path, field: PointField) -> None:
             mesh.write(temporary, **options)
         except (SystemExit, meshio.WriteError, KeyError) as error:
             raise MeshError(f"{path}: {suffix} files cannot hold this mesh; write .vtu") from error
+
+
+def is_series(path: Path) -> bool:
+    """Whether a file holds meshes at several times."""
+    suffix = path.suffix.lower()
+    if suffix not in (".xdmf", ".xmf"):
+        return suffix == ".pvd"
+    return b'CollectionType="Temporal"' in path.read_bytes()
 
 
 def read_series(

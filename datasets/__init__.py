@@ -1,6 +1,7 @@
 """Data sets: generating, storing and reading trajectories, and readers of measured ones."""
 
 from cst_operator.datasets.clusters import Dask, Slurm
+from cst_operator.datasets.conversion import TrajectoryFiles, convert
 from cst_operator.datasets.cylinder_wake import cylinder_wake
 from cst_operator.datasets.elastic_block import elastic_block
 from cst_operator.datasets.generation import generate
@@ -36,7 +37,9 @@ __all__ = [
     "SetReport",
     "Slurm",
     "TrajectoryDataset",
+    "TrajectoryFiles",
     "Windows",
+    "convert",
     "cylinder_wake",
     "elastic_block",
     "fetch",

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cst_operator._atomic import only_writer, write_atomically
-from cst_operator.datasets._workers import Spawned, map_unordered
+from cst_operator.datasets._workers import Spawned, Workers, map_unordered
 from cst_operator.datasets.clusters import Dask, Slurm
 from cst_operator.datasets.store import (
     PRECISIONS,
@@ -44,7 +44,7 @@ from cst_operator.datasets.trajectories import (
 from cst_operator.errors import FieldError, InputError, MeshError, SolverError
 from cst_operator.solvers.system import System
 
-__all__ = ["describe", "generate"]
+__all__ = ["describe", "fill_set", "generate"]
 
 _MAX_ATTEMPTS = 3  # what a failed sample counts as in the rejection rate
 # What a problem that cannot be solved ends in, where its solver does not say so itself.
@@ -103,6 +103,32 @@ def generate(
         raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
     if on is not None and workers != 1:
         raise InputError(f"workers is {workers} but {on} has its own; leave workers out")
+    return fill_set(
+        system,
+        n,
+        out=out,
+        seed=seed,
+        workers=on or Spawned(workers),
+        refine=refine,
+        dtype=dtype,
+        licence=licence,
+        title=f"generate {system.name}" if progress else "",
+    )
+
+
+def fill_set(
+    system: System,
+    n: int,
+    *,
+    out: str | Path,
+    seed: int,
+    workers: Workers,
+    refine: int,
+    dtype: Precision,
+    licence: str,
+    title: str,
+) -> TrajectoryDataset:
+    """What :func:`generate` does when all is in order; no progress bar without a title."""
     folder = Path(out)
     identity = _identity(system, seed, refine, dtype, licence)
     if folder.exists() and not folder.is_dir():
@@ -116,8 +142,8 @@ def generate(
         _write_manifest(folder, identity, n, shards, failures)
         order = _Order(system, seed, refine, dtype, licence, str(folder.resolve()))
         try:
-            with _bar(progress, n, n - len(missing), system.name) as advance:
-                for outcome in map_unordered(order.make, missing, on or Spawned(workers)):
+            with _bar(title, n, n - len(missing)) as advance:
+                for outcome in map_unordered(order.make, missing, workers):
                     if outcome.reason is None:
                         shards[outcome.index] = _entry(folder, outcome.index, outcome.attempts)
                     else:
@@ -315,7 +341,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _bar(show: bool, total: int, done: int, name: str) -> Iterator[Any]:
+def _bar(title: str, total: int, done: int) -> Iterator[Any]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -324,6 +350,6 @@ def _bar(show: bool, total: int, done: int, name: str) -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task(f"generate {name}", total=total, completed=done)
+    with Progress(*columns, console=Console(stderr=True), disable=not title) as bar:
+        task = bar.add_task(title, total=total, completed=done)
         yield lambda: bar.advance(task)

@@ -39,7 +39,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         if not (path / MANIFEST).is_file():
             raise InputError(
-                f"{path} has no {MANIFEST}, so it is not a data set; make one with cst generate"
+                f"{path} has no {MANIFEST}, so it is not a data set; make one with cst generate, "
+                "or with cst convert of files that others wrote"
             )
         path /= MANIFEST
     try:

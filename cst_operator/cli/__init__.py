@@ -31,6 +31,7 @@ COMMANDS = {
         "what is in a mesh file, data set or run, and what is wrong",
     ),
     "generate": ("generation", "Generate", "solve random problems: data to learn from"),
+    "convert": ("conversion", "Convert", "a data set of files that others wrote"),
     "verify": ("storage", "Verify", "check every checksum of a data set or a run"),
     "pack": ("storage", "Pack", "one file instead of a data set's many"),
     "train": ("train", "Train", "train a model on a data set, or resume a training"),

@@ -119,7 +119,9 @@ def open_set(folder: str | Path) -> TrajectoryDataset:
         InputError: if there is none at that place.
     """
     if not Path(folder).exists():
-        raise InputError(f"{folder}: there is no such folder; make a data set with cst generate")
+        raise InputError(
+            f"{folder}: there is no such folder; make a data set with cst generate or cst convert"
+        )
     return TrajectoryDataset(folder)
 
 

@@ -15,12 +15,13 @@ from cst_operator.cli._shared import console, open_set, warn
 from cst_operator.comparison import num_parameters
 from cst_operator.config_json import config_to_json
 from cst_operator.datasets import TrajectoryDataset, read_trajectory
+from cst_operator.datasets.conversion import CONVERTED
 from cst_operator.datasets.inspection import SetReport, inspect_trajectories
 from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
 from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
-from cst_operator.mesh_files import read_series, read_to_inspect, write_mesh
+from cst_operator.mesh_files import is_series, read_to_inspect, write_mesh
 from cst_operator.mesh_repair import MeshRepair, repair_mesh
 from cst_operator.mesh_report import ChannelRange, MeshReport, mesh_report
 
@@ -78,13 +79,11 @@ class Inspect:
             data = open_set(self.path)
             _show_set(self.path, data)
             return self._trajectories(data)
-        if self.path.is_file() and _is_series(self.path):
-            return self._trajectories([read_series(self.path)])
         if self.path.is_file():
             return self._trajectories(read_file(self.path))
         raise InputError(
             f"{self.path} is no data set, run or checkpoint; "
-            "name a folder that cst generate or cst train wrote, or a mesh file"
+            "name a folder that cst generate, convert or train wrote, or a mesh file"
         )
 
     def _mesh(self) -> int:
@@ -129,15 +128,7 @@ class Inspect:
 def _is_mesh(path: Path) -> bool:
     """Whether a file holds one mesh, and is none of this library nor of a known kind of data."""
     known = path.suffix.lower() in SUFFIXES or not path.is_file()
-    return not known and not stored_kind(path) and not _is_series(path)
-
-
-def _is_series(path: Path) -> bool:
-    """Whether a file holds meshes at several times."""
-    suffix = path.suffix.lower()
-    if suffix not in (".xdmf", ".xmf"):
-        return suffix == ".pvd"
-    return b'CollectionType="Temporal"' in path.read_bytes()
+    return not known and not stored_kind(path) and not is_series(path)
 
 
 def _show_mesh(path: Path, report: MeshReport, cell_fields: Sequence[str] = ()) -> None:
@@ -238,8 +229,9 @@ def _show_set(path: Path, data: TrajectoryDataset) -> None:
     table = _pairs()
     table.add_row("system", escape(f"{manifest['system']} (version {manifest['version']})"))
     table.add_row("trajectories", f"{len(data):,}, {len(manifest['failures'])} failed")
-    table.add_row("seed", f"{manifest['seed']}, mesh refined {manifest['refine']} times")
-    table.add_row("rejected draws", f"{manifest['rejection_rate']:.1%}")
+    if manifest["system"] != CONVERTED:
+        table.add_row("seed", f"{manifest['seed']}, mesh refined {manifest['refine']} times")
+        table.add_row("rejected draws", f"{manifest['rejection_rate']:.1%}")
     table.add_row("licence", escape(manifest.get("licence", "not stated")))
     out = console()
     out.print(f"[bold]{escape(str(path))}[/bold]: data set")

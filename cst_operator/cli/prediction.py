@@ -169,15 +169,8 @@ def _read(trained: TrainedModel, path: Path) -> Trajectory:
     """The frames of a file with all their channels; of a mesh file one, at the first time."""
     if trained.task.kind in _OF_FRAMES and path.suffix.lower() in _SERIES:
         return read_series(path)
-    field = read_mesh(path)
     first = _training_times(trained)[0] if trained.transient else 0.0
-    return Trajectory(
-        mesh=field.select(),
-        times=field.pos.new_tensor([first]),
-        u=field.u[None],
-        channels=tuple(field.channels),
-        units=tuple(field.units),
-    )
+    return Trajectory.of(read_mesh(path), first)
 
 
 def _source(trained: TrainedModel, given: Trajectory, place: Path) -> PointField:

@@ -19,25 +19,18 @@ from cst_operator.datasets.readers.pdebench import read_pdebench
 from cst_operator.datasets.readers.the_well import read_the_well
 from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
-from cst_operator.mesh_files import read_mesh
+from cst_operator.mesh_files import is_series, read_mesh, read_series
 
 __all__ = ["SUFFIXES", "read_file"]
 
 
-def read_tecplot(path: Path) -> Trajectory:
+def read_tecplot(path: Path, *, dtype: torch.dtype | None = None) -> Trajectory:
     """A Tecplot file, which is one mesh, as a trajectory of one frame."""
-    field = read_mesh(path)
-    return Trajectory(
-        mesh=field.select(),
-        times=torch.zeros(1),
-        u=field.u[None],
-        channels=field.channels,
-        units=field.units,
-    )
+    return Trajectory.of(read_mesh(path, dtype=dtype))
 
 
 _HDF5 = (read_the_well, read_pdebench, read_meshgraphnets)
-_READERS: dict[str, tuple[Callable[[Path], Any], ...]] = {
+_READERS: dict[str, tuple[Callable[..., Any], ...]] = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".nc": (read_meshgraphnets, read_gaot, read_netcdf),
@@ -53,38 +46,45 @@ _READERS: dict[str, tuple[Callable[[Path], Any], ...]] = {
 _ARRAYS = (".npy", ".npz")
 
 SUFFIXES = (*_READERS, *_ARRAYS)
-"""Suffixes of data files."""
+"""Suffixes of data files; the others are those of meshes."""
 
 
-def read_file(path: str | Path) -> Sequence[Trajectory]:
-    """Open a data file with the first reader of its suffix that takes it, with its defaults.
+def read_file(
+    path: str | Path, fields: Sequence[str] | None = None, *, dtype: torch.dtype | None = None
+) -> Sequence[Trajectory]:
+    """Open a file with the first reader of its suffix that takes it, with its defaults.
 
     Args:
         path: the file. ``.h5`` and ``.hdf5`` are tried as The Well, PDEBench and MeshGraphNets,
             ``.nc`` as MeshGraphNets, GAOT and netCDF with the usual conventions, ``.dat`` as
-            COMSOL and Tecplot.
+            COMSOL and Tecplot. A file of any other suffix is a series of meshes, or one mesh,
+            which becomes a trajectory of one frame.
+        fields: of a mesh or series, the fields to read, see
+            :func:`~cst_operator.mesh_files.read_mesh`.
+        dtype: of coordinates and channels; torch's default if omitted.
 
     Raises:
-        InputError: if the file is missing, of an unknown suffix or taken by no reader, with what
-            each says; or an array file, whose axes have no names.
+        InputError: if the file is missing or taken by no reader, with what each says; or an array
+            file, whose axes have no names.
     """
     path = existing(path)
     suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        if is_series(path):
+            return [read_series(path, fields, dtype=dtype)]
+        return [Trajectory.of(read_mesh(path, fields, dtype=dtype))]
+    if fields is not None:
+        raise InputError(f"{path}: fields are chosen in mesh files only; leave them out")
     if suffix in _ARRAYS:
         raise InputError(
             f"{path}: an array file does not name its axes; read it with "
             "cst_operator.datasets.read_numpy or read_movie and hand the result to "
             "inspect_trajectories"
         )
-    if suffix not in _READERS:
-        raise InputError(
-            f"{path}: no reader has the suffix {suffix or '(none)'}; data files end in "
-            f"{' '.join(SUFFIXES)}"
-        )
     said = []
     for read in _READERS[suffix]:
         try:
-            found = read(path)
+            found = read(path, dtype=dtype)
             return [found] if isinstance(found, Trajectory) else found
         except InputError as error:
             said.append((read.__name__.removeprefix("read_"), str(error)))
