@@ -117,7 +117,7 @@ def with_boundary(field: PointField, boundary: PointField) -> PointField:
     """
     parts = []
     for part, flag in ((field, 0.0), (boundary, 1.0)):
-        flagged = part.with_channels(torch.full_like(part.u[:, :1], flag), [BOUNDARY])
+        flagged = part.with_channels(part.u.new_full((part.num_points, 1), flag), [BOUNDARY])
         flagged.weights = part.weights / part.weights.sum()
         parts.append(flagged)
     return union(*parts)

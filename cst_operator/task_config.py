@@ -117,7 +117,8 @@ class TaskConfig:
             bounded: whether the cells have a boundary.
 
         Raises:
-            ConfigError: if the data lack a channel or have too few frames.
+            ConfigError: if the data lack a channel or have too few frames, or a steady task has
+                nothing to read.
         """
         kind = self.kind
         if kind == "auto":
@@ -146,6 +147,11 @@ class TaskConfig:
             resample=self.resample and simplices and kind == "steady",
             boundary=self.boundary and bounded and kind == "steady",
         )
+        if kind == "steady" and not inputs and not chosen.boundary:
+            raise ConfigError(
+                "this steady task reads nothing: the data have no static channels; name those that "
+                "are given with cst convert --static, or add the distance with --distance"
+            )
         chosen._check_frames(num_frames)
         return chosen._with_mask(num_frames) if without else chosen
 

@@ -135,6 +135,14 @@ def test_a_steady_task_reads_the_boundary_where_there_is_one() -> None:
         assert not other.boundary and "boundary" not in other.source_channels
 
 
+def test_a_steady_task_must_read_something() -> None:
+    alone = {**CHANNELS, "static": ()}
+    task = TaskConfig().resolve(system="mine", num_frames=1, bounded=True, **alone)
+    assert task.source_channels == ("boundary",)
+    with pytest.raises(ConfigError, match="reads nothing: .* name those .* cst convert --static"):
+        TaskConfig().resolve(system="mine", num_frames=1, bounded=False, **alone)
+
+
 def test_quadrilaterals_are_not_resampled() -> None:
     task = TaskConfig().resolve(system="", num_frames=1, **{**CHANNELS, "cells": ("quad",)})
     assert not task.resample

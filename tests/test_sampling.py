@@ -94,8 +94,10 @@ def test_thinning_gives_each_weight_to_the_nearest_point_that_stays(generator) -
         assert kept.weights.tolist() == expected
 
 
-def test_the_boundary_brings_its_own_measure_and_a_flag() -> None:
+@pytest.mark.parametrize("channels", [True, False])
+def test_the_boundary_brings_its_own_measure_and_a_flag(channels: bool) -> None:
     field = _field(4, _quadratic)
+    field = field if channels else field.select()
     boundary = boundary_points(field)
     both = with_boundary(field, boundary)
     flag = both.u[:, both.channels.index("boundary")]

@@ -77,6 +77,7 @@ class Convert:
             f"{len(data)} trajectories in {escape(str(self.out))}, {len(failures)} left out",
             soft_wrap=True,
         )
-        out.print(f"static: {escape(', '.join(first.mesh.channels)) or 'none'}")
+        none = "none; --static names the channels that are given"
+        out.print(f"static: {escape(', '.join(first.mesh.channels)) or none}")
         out.print(f"solved for: {escape(', '.join(first.channels))}")
         return 0

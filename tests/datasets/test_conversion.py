@@ -209,5 +209,9 @@ def test_from_a_folder_of_meshes_to_an_answer_on_a_new_one(
     assert read_mesh(tmp_path / "answer.vtu").channels == ("T",)
     ok("evaluate", tmp_path / "run", "--data", tmp_path / "set", "--out", tmp_path / "scores.json")
     assert scores(tmp_path / "scores.json")["relative_l2"] > 0
+    ok("convert", *cases[:4], "--fields", "T", "--out", tmp_path / "shapes")
+    assert "static: none; --static names" in capsys.readouterr().out
+    ok("train", "--data", tmp_path / "shapes", "--out", tmp_path / "run2", *TINY)  # shapes alone
+    assert "steady: boundary -> T" in capsys.readouterr().out
     assert "cst convert" in refused(capsys, "train", "--data", cases[0].parent, "--out", "x")
     assert len(TrajectoryDataset(tmp_path / "set")) == 4
