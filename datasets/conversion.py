@@ -227,6 +227,11 @@ class _Prepared(Sequence[Trajectory]):
 
     def _prepare(self, trajectory: Trajectory) -> Trajectory:
         trajectory = _with_static(trajectory, self._static)
+        if not trajectory.channels:
+            raise FieldError(
+                "it has no channel that a model is to answer; make fewer static, or name the "
+                "fields of cells that are to be read"
+            )
         mesh = trajectory.mesh
         if "weights" not in mesh:
             mesh = with_weights(mesh)
@@ -249,8 +254,6 @@ def _with_static(trajectory: Trajectory, static: Sequence[str]) -> Trajectory:
         if varies:
             raise FieldError(f"the channel {name!r} changes in time, so it cannot be static")
     rest = [i for i, name in enumerate(trajectory.channels) if name not in names]
-    if not rest:
-        raise FieldError("all channels are static; leave out those that a model is to answer")
     known = {
         name: value[:, :, rest]
         for name in ("u", "gradient", "time_derivative")

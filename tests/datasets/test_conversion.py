@@ -80,14 +80,16 @@ def test_what_cannot_be_read_or_is_of_another_kind_is_left_out_with_its_reason(
     cases: list[Path], tmp_path: Path
 ) -> None:
     cases[1].write_bytes(cases[1].read_bytes()[:300])
+    write_mesh(cases[2], solution(2).select("load"))
     write_mesh(cases[3], solution(3, channel="U"))
     files = TrajectoryFiles(cases)
     data = convert(files, out=tmp_path / "set", static=["load"], shuffle=False, progress=False)
-    assert data.indices == (0, 2, 4)
+    assert data.indices == (0, 4)
     reasons = [failure["reason"] for failure in data.manifest["failures"]]
     assert reasons[0].startswith(f"{cases[1]}: ")
-    assert reasons[1].startswith(f"{cases[3]}: it has 2 dimensions") and "U [K]" in reasons[1]
-    assert "expected 2 dimensions, static channels load [N], others T [K]" in reasons[1]
+    assert reasons[1].startswith(f"{cases[2]}: it has no channel that a model is to answer")
+    assert reasons[2].startswith(f"{cases[3]}: it has 2 dimensions") and "U [K]" in reasons[2]
+    assert "expected 2 dimensions, static channels load [N], others T [K]" in reasons[2]
 
 
 def test_a_conversion_continues_and_refuses_files_that_changed(
@@ -149,7 +151,7 @@ def test_static_channels_take_their_derivatives_out_of_the_solution(tmp_path: Pa
     [
         (("T", "p"), "'p' changes in time, so it cannot be static"),
         (("T", "p", "q"), "'p' changes in time"),
-        (("T",), "all channels are static"),
+        (("T",), "no channel that a model is to answer"),
         (("S",), "no channel 'S'"),
     ],
 )
