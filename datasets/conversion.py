@@ -82,8 +82,12 @@ class TrajectoryFiles(Sequence[Trajectory]):
         return str(file.path) if file.single else f"{file.path}[{number}]"
 
     def digest(self) -> str:
-        """Changes when the files do: a hash of their names, sizes and times of change."""
-        text = repr(([(str(f.path), f.size, f.changed) for f in self.files], self.fields))
+        """Changes when the files do: a hash of their names, sizes and times of change.
+
+        Of a series it is the file that lists the frames, not that of each frame.
+        """
+        named = [(str(file.path), file.size, file.changed) for file in self.files]
+        text = repr((named, self.fields, self.dtype or torch.get_default_dtype()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _place(self, index: int) -> "tuple[_File, int]":

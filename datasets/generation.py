@@ -44,7 +44,7 @@ from cst_operator.datasets.trajectories import (
 from cst_operator.errors import FieldError, InputError, MeshError, SolverError
 from cst_operator.solvers.system import System
 
-__all__ = ["describe", "fill_set", "generate"]
+__all__ = ["describe", "generate"]
 
 _MAX_ATTEMPTS = 3  # what a failed sample counts as in the rejection rate
 # What a problem that cannot be solved ends in, where its solver does not say so itself.
