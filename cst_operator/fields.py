@@ -373,12 +373,15 @@ class Trajectory:
     @classmethod
     def of(cls, field: PointField, time: float = 0.0) -> "Trajectory":
         """One field as the only frame, all its channels solved for."""
+        derivatives = ("gradient", "time_derivative")
+        known = {name: field[name][None] for name in derivatives if name in field}
         return cls(
             mesh=field.select(),
             times=field.pos.new_tensor([time]),
             u=field.u[None],
             channels=tuple(field.channels),
             units=tuple(field.units),
+            **known,
         )
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
 
 import torch
 
@@ -16,8 +16,9 @@ from cst_operator._labels import label
 from cst_operator.boundary import distance_to_boundary
 from cst_operator.datasets._workers import Spawned
 from cst_operator.datasets.generation import fill_set
-from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
-from cst_operator.datasets.store import PRECISIONS, Precision
+from cst_operator.datasets.readers._reading import existing
+from cst_operator.datasets.readers.by_suffix import holds_data, read_file
+from cst_operator.datasets.store import Precision
 from cst_operator.datasets.trajectories import MANIFEST, TrajectoryDataset
 from cst_operator.errors import FieldError, InputError
 from cst_operator.fields import Trajectory
@@ -110,18 +111,16 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "_File":
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such file; check the path")
-        found = path.stat()
+        found = existing(path).stat()
         return cls(path, found.st_size, found.st_mtime_ns)
 
     @property
     def single(self) -> bool:
         """Whether it is a mesh or series, which is one trajectory."""
-        return self.path.suffix.lower() not in SUFFIXES
+        return not holds_data(self.path)
 
 
-@lru_cache(maxsize=2)  # a data file of many trajectories is opened once
+@lru_cache(maxsize=1)  # a data file of many trajectories is opened once, as they come in turn
 def _opened(
     file: _File, fields: tuple[str, ...] | None, dtype: torch.dtype | None
 ) -> Sequence[Trajectory]:
@@ -167,10 +166,8 @@ def convert(
         InputError: if there is nothing to write, none of the first few can be used, the folder
             holds something else, or a number is out of range.
     """
-    if workers < 1 or dtype not in PRECISIONS:
-        raise InputError(
-            f"workers is {workers}, dtype {dtype!r}; expected at least 1, 'float64' or 'float32'"
-        )
+    if workers < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
     count = len(trajectories)
     if not count:
         raise InputError("there is no trajectory to write")
@@ -189,7 +186,7 @@ def convert(
             samples=tuple(labels),
             form=_common_form(prepared),
         ),
-        count,
+        sorted(range(count), key=order.__getitem__),  # in the order of the files
         out=out,
         seed=0,
         workers=Spawned(workers),
@@ -200,7 +197,7 @@ def convert(
     )
 
 
-class _Prepared(Sequence[Trajectory]):
+class _Prepared:
     """Trajectories in some order, with their static channels and weights."""
 
     def __init__(
@@ -220,9 +217,7 @@ class _Prepared(Sequence[Trajectory]):
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Trajectory:
         trajectory = self._trajectories[self._order[index]]  # its errors name the file
         try:
             return self._prepare(trajectory)
@@ -292,7 +287,7 @@ class _Form(NamedTuple):
         return f"{self.dim} dimensions, static channels {static}, others {solved}"
 
 
-def _common_form(trajectories: Sequence[Trajectory]) -> _Form:
+def _common_form(trajectories: _Prepared) -> _Form:
     """The form of the first that can be used, which is one of the first few."""
     tried = min(_FEW, len(trajectories))
     first = None
@@ -310,14 +305,14 @@ class _Conversion:
 
     name: ClassVar[str] = CONVERTED
     version: str
-    trajectories: Sequence[Trajectory]
+    trajectories: _Prepared
     samples: tuple[str, ...]
     form: _Form
 
     def sample(self, seed: int, index: int, *, refine: int = 0) -> Trajectory:
         """The trajectory of that number."""
         try:
-            trajectory: Trajectory = self.trajectories[index]
+            trajectory = self.trajectories[index]
         except InputError as error:
             raise FieldError(str(error)) from error
         form = _Form.of(trajectory)

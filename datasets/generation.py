@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +99,11 @@ def generate(
             f"n is {n}, workers {workers}, refine {refine}, seed {seed}; expected at least 1, 1, 0 "
             "and 0"
         )
-    if dtype not in PRECISIONS:
-        raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
     if on is not None and workers != 1:
         raise InputError(f"workers is {workers} but {on} has its own; leave workers out")
     return fill_set(
         system,
-        n,
+        range(n),
         out=out,
         seed=seed,
         workers=on or Spawned(workers),
@@ -118,7 +116,7 @@ def generate(
 
 def fill_set(
     system: System,
-    n: int,
+    turns: Sequence[int],
     *,
     out: str | Path,
     seed: int,
@@ -128,7 +126,10 @@ def fill_set(
     licence: str,
     title: str,
 ) -> TrajectoryDataset:
-    """What :func:`generate` does when all is in order; no progress bar without a title."""
+    """What :func:`generate` does, sample after sample in turn; without a title, without a bar."""
+    if dtype not in PRECISIONS:
+        raise InputError(f"dtype is {dtype!r}; expected 'float64' or 'float32'")
+    n = len(turns)
     folder = Path(out)
     identity = _identity(system, seed, refine, dtype, licence)
     if folder.exists() and not folder.is_dir():
@@ -138,7 +139,7 @@ def fill_set(
         old = _prepare(folder, identity, n)
         shards = _kept(folder, n, {s["index"]: s for s in old.get("shards", [])})
         failures = {f["index"]: f for f in old.get("failures", [])}
-        missing = [i for i in range(n) if i not in shards and i not in failures]
+        missing = [i for i in turns if i not in shards and i not in failures]
         _write_manifest(folder, identity, n, shards, failures)
         order = _Order(system, seed, refine, dtype, licence, str(folder.resolve()))
         try:

@@ -186,6 +186,19 @@ def test_space_time_weights_integrate_over_space_and_time() -> None:
     assert series.num_frames == 3
 
 
+def test_a_field_as_the_only_frame_comes_back_as_it_was() -> None:
+    pos = torch.rand(5, 2)
+    field = PointField(
+        pos, torch.rand(5, 1), torch.rand(5), channels=["T"], units=["K"],
+        gradient=torch.rand(5, 1, 2), time_derivative=torch.rand(5, 1),
+    )  # fmt: skip
+    frame = Trajectory.of(field, 0.5).frame(0)
+    assert frame.channels == field.channels and frame.units == field.units
+    for key in ("pos", "u", "weights", "gradient", "time_derivative"):
+        assert torch.equal(frame[key], field[key])
+    assert frame.time.eq(0.5).all()
+
+
 def test_inconsistent_trajectories_are_refused() -> None:
     series = trajectory()
     with pytest.raises(FieldError, match=r"expected \[frames, points, channels\]"):

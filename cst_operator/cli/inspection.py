@@ -17,7 +17,7 @@ from cst_operator.config_json import config_to_json
 from cst_operator.datasets import TrajectoryDataset, read_trajectory
 from cst_operator.datasets.conversion import CONVERTED
 from cst_operator.datasets.inspection import SetReport, inspect_trajectories
-from cst_operator.datasets.readers.by_suffix import SUFFIXES, read_file
+from cst_operator.datasets.readers.by_suffix import holds_data, read_file
 from cst_operator.datasets.store import stored_kind
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
@@ -127,7 +127,7 @@ class Inspect:
 
 def _is_mesh(path: Path) -> bool:
     """Whether a file holds one mesh, and is none of this library nor of a known kind of data."""
-    known = path.suffix.lower() in SUFFIXES or not path.is_file()
+    known = holds_data(path) or not path.is_file()
     return not known and not stored_kind(path) and not is_series(path)
 
 

@@ -1,5 +1,7 @@
 """Few points that stand for many: equal shares of a measure along a space-filling curve."""
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +51,7 @@ class HilbertCurve(nn.Module):
         return index
 
 
+@cache  # every model and layer has one
 def _ways(dim: int) -> list[int]:
     """For way w and cell c, at w 2^D + c: the way through the cell, times 2^D, plus its rank.
 

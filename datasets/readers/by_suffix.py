@@ -21,7 +21,7 @@ from cst_operator.errors import InputError
 from cst_operator.fields import Trajectory
 from cst_operator.mesh_files import is_series, read_mesh, read_series
 
-__all__ = ["SUFFIXES", "read_file"]
+__all__ = ["holds_data", "read_file"]
 
 
 def read_tecplot(path: Path, *, dtype: torch.dtype | None = None) -> Trajectory:
@@ -45,8 +45,10 @@ _READERS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 _ARRAYS = (".npy", ".npz")
 
-SUFFIXES = (*_READERS, *_ARRAYS)
-"""Suffixes of data files; the others are those of meshes."""
+
+def holds_data(path: Path) -> bool:
+    """Whether a file is of data, by its suffix; else it is a mesh or a series of meshes."""
+    return path.suffix.lower() in (*_READERS, *_ARRAYS)
 
 
 def read_file(
@@ -68,13 +70,13 @@ def read_file(
             file, whose axes have no names.
     """
     path = existing(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if not holds_data(path):
         if is_series(path):
             return [read_series(path, fields, dtype=dtype)]
         return [Trajectory.of(read_mesh(path, fields, dtype=dtype))]
     if fields is not None:
         raise InputError(f"{path}: fields are chosen in mesh files only; leave them out")
+    suffix = path.suffix.lower()
     if suffix in _ARRAYS:
         raise InputError(
             f"{path}: an array file does not name its axes; read it with "

@@ -1,14 +1,23 @@
 """What others computed becomes a data set: nothing changed, nothing lost, nothing mixed up."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from cst_operator.boundary import distance_to_boundary
-from cst_operator.datasets import TrajectoryDataset, TrajectoryFiles, convert, read_pdebench
+from cst_operator.datasets import (
+    TrajectoryDataset,
+    TrajectoryFiles,
+    conversion,
+    convert,
+    read_pdebench,
+)
+from cst_operator.datasets.readers import read_file
 from cst_operator.errors import InputError
 from cst_operator.fields import PointField, Trajectory
 from cst_operator.mesh_files import read_mesh, write_mesh, write_series
@@ -74,6 +83,25 @@ def test_series_and_files_of_many_solutions_are_converted_whole(tmp_path: Path) 
     assert many.manifest["config"]["samples"][1] == f"{path}[1]"
     for a, b in zip(many, wanted, strict=True):
         assert torch.equal(a.u, b.u) and torch.equal(a.mesh.weights, b.mesh.weights)
+
+
+def test_files_of_many_solutions_are_not_opened_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def read(path: Path, *args: object, **options: object) -> Sequence[Trajectory]:
+        opened.append(path.name)
+        return read_file(path, *args, **options)
+
+    monkeypatch.setattr(conversion, "read_file", read)
+    paths = [pdebench(tmp_path / f"{name}.hdf5") for name in "abc"]
+    data = convert(TrajectoryFiles(paths), out=tmp_path / "set", progress=False)
+    sources = [source.partition("[")[0] for source in data.manifest["config"]["samples"]]
+    changes = sum(a != b for a, b in pairwise(sources))
+    assert changes > 3 and len(data) > 5  # in the set they are mixed
+    # To count, to see what they have in common, and to read.
+    assert all(opened.count(path.name) <= 3 for path in paths)
 
 
 def test_what_cannot_be_read_or_is_of_another_kind_is_left_out_with_its_reason(
